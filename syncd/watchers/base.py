@@ -1,0 +1,63 @@
+"""Who tells us that something changed. One protocol, one suite (`tests/conformance/test_watchers.py`).
+
+What a watcher owes is *coverage*: each changed path is covered by a hint on it or on a directory above
+it that is `deep`, or by a rescan, within `bound` seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from syncd.kernel.contract import Root, Rules
+from syncd.model.change import Hints
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What `cover` came to: directories watched in all, those it could not watch, and why (errno)."""
+
+    watched: int
+    refused: tuple[bytes, ...] = ()
+    errno: int = 0
+
+
+class Watcher(Protocol):
+    """Made for one source path; watches nothing until `cover`.
+
+    Between calls it holds no descriptor below the source (that would block the user's umount).
+    Names are bytes relative to the source. Not thread-safe, but for `close`.
+    """
+
+    name: str
+    bound: float  # seconds within which a change is told, 0 = at once
+    fd: int  # readable while `read` has something to say; for poll(2)
+
+    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
+        """Watch every directory at and below `paths` (None: the root), but none that is excluded.
+
+        Called before the scan of the same places, so that nothing falls between. Teaches `rules` the
+        rule files it passes. New `rules` replace the old ones, also for directories that appear later;
+        watches on directories that are excluded now are dropped when `paths` is None. A directory that
+        appears later is watched, with all below it, before the hint on it (deep) is given.
+        """
+
+    def watch_locks(self, root: Root, directory: bytes, names: Collection[bytes]) -> None:
+        """Watch one directory (not what is below it) for these names only; `Hints.locks` tells of them.
+
+        For version control: the directory may be an ignored one. One that is not there is passed over.
+        """
+
+    def read(self) -> Hints:
+        """All words since the last read, coalesced. Never blocks.
+
+        Excluded names are left out. Queue overflow, a lost watch, a full channel, the root's own removal
+        or unmount become `rescan`.
+        """
+
+    def drain(self) -> Hints:
+        """Like `read`, and everything that happened before the call is in it. Blocks until that is so."""
+
+    def close(self) -> None:
+        """Let go of everything. Twice is harmless."""
