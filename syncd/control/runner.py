@@ -28,6 +28,7 @@ from syncd.model.change import Batch
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.system.mounts import mounts_below, open_changes
 
+REMEMBERED = 256  # paths whose last hint and write `explain` can tell
 LAGS = 1000  # lags kept for the percentiles
 BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
 FULL_FIRST, FULL_MOST = 1.0, 30.0  # seconds between tries on a full target
@@ -49,8 +50,9 @@ class Flushed:
 class Runner:
     """Runs one pair until stopped. `run` is the thread's body; the rest may be called by any thread."""
 
-    def __init__(self, pair: Pair, watch: Watch, status: Status, on_report: Callable[[CycleReport], None]) -> None:
+    def __init__(self, pair: Pair, watch: Watch, status: Status, on_report: Callable[[CycleReport], None], *, once: bool = False) -> None:
         self.pair = pair
+        self.once = once
         self.watch = watch
         self.status = status
         self.announce: Announce | None = None
@@ -65,6 +67,12 @@ class Runner:
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stop = False
+        self._stopping = threading.Event()
+        self._ending = threading.Lock()
+        self._ended = False
+        self._then: Callable[[], None] | None = None
+        self._hinted: dict[bytes, float] = {}
+        self._written: dict[bytes, float] = {}
 
     # For other threads -------------------------------------------------------------------------------
 
@@ -75,9 +83,25 @@ class Runner:
         os.eventfd_write(self._wake, 1)
         return answer
 
+    def on_end(self, then: Callable[[], None]) -> None:
+        """Call `then` once when the thread ends (now, if it has)."""
+        with self._ending:
+            self._then = then
+            if self._ended:
+                then()
+
+    def last_hint(self, path: bytes) -> float | None:
+        """When a watcher last spoke of `path`, in seconds since 1970; None if it is not remembered."""
+        return self._hinted.get(path)
+
+    def last_write(self, path: bytes) -> float | None:
+        """When a cycle last looked at `path` after a hint and wrote what it found."""
+        return self._written.get(path)
+
     def stop(self) -> None:
         """End after what is being placed; the thread then returns. A second call changes nothing."""
         self._stop = True
+        self._stopping.set()
         self.pair.control.cancelled = True
         os.eventfd_write(self._wake, 1)
 
@@ -90,6 +114,8 @@ class Runner:
             self._below = mounts_below(self.pair.settings.source)
             self._full_cycle(EVERYTHING)
             self.started.set()
+            if self.once:
+                return
             poll = select.poll()
             poll.register(self.watch.watcher.fd, select.POLLIN)
             poll.register(self._wake, select.POLLIN)
@@ -111,7 +137,12 @@ class Runner:
             os.close(mounts)
             self._show(state=State.STOPPED)
             self._refuse_commands()
+            self.watch.watcher.close()
             self.started.set()
+            with self._ending:
+                self._ended = True
+                if self._then is not None:
+                    self._then()
 
     def _due(self) -> float | None:
         times = [self._settle.due(), self._retry[0] if self._retry else None]
@@ -128,6 +159,8 @@ class Runner:
         if hints.locks or self._locks.due is not None:
             self._look_at_locks(now)
         self._settle.offer(hints, now)
+        _remember(self._hinted, hints.ready)
+        _remember(self._hinted, hints.waiting)
 
     def _look_at_locks(self, now: float) -> None:
         self._settle.hold(self._locks.look(now), now)
@@ -165,7 +198,7 @@ class Runner:
         if batch.everything or names_rule_file(batch.paths, self.pair.settings):
             return self._full_cycle(replace(batch, everything=True))
         patient = bool(self._busy) and batch.paths <= self._busy.keys()
-        return self._after(cycle(self.pair, batch, patient=patient), batch)
+        return self._after(cycle(self.pair, batch, patient=patient, announce=self.announce), batch)
 
     def _full_cycle(self, batch: Batch) -> CycleReport:
         """Watch everything anew and look at everything."""
@@ -186,6 +219,8 @@ class Runner:
             delay = min(self._busy[path][1] * 2, BUSY_MOST) if path in self._busy else BUSY_FIRST
             self._busy[path] = (now + delay, delay)
         self._again = done.again
+        if done.put or done.removed:
+            _remember(self._written, batch.paths)
         if done.stopped:
             delay = min(self._retry[1] * 2, FULL_MOST) if self._retry else FULL_FIRST
             self._retry = (now + delay, delay)
@@ -272,7 +307,7 @@ class Runner:
                 wait = min(due for due, _ in self._busy.values())
                 if wait >= deadline:
                     break
-                time.sleep(max(0.0, wait - time.monotonic()))
+                self._stopping.wait(max(0.0, wait - time.monotonic()))
                 batch = self._overdue(time.monotonic())
         return Flushed(missing=tuple(self._busy), problems=self.status.problems, cycles=cycles)
 
@@ -286,6 +321,17 @@ class Runner:
         self._hear(barrier=True)
         self._settle.flush(time.monotonic())
         return self._cycle(EVERYTHING)
+
+
+def _remember(times: dict[bytes, float], paths: frozenset[bytes]) -> None:
+    """Note the time for a few paths; a burst is not worth remembering, and old ones go."""
+    if len(paths) <= REMEMBERED // 4:
+        now = time.time()
+        for path in paths:
+            times.pop(path, None)
+            times[path] = now
+        while len(times) > REMEMBERED:
+            del times[next(iter(times))]
 
 
 def _merge(old: tuple[Problem, ...], done: CycleReport) -> tuple[Problem, ...]:

@@ -31,11 +31,15 @@ FILE = re.compile(r"(baseline|journal)\.(\d+)")
 class Baseline:
     """The baseline of one pair, open for one writer (the target's lock is held)."""
 
-    def __init__(self, kernel: Kernel, directory: Path) -> None:
-        """Load what stands in `directory` (made if missing). Reading never fails on damaged content."""
+    def __init__(self, kernel: Kernel, directory: Path, *, reading: bool = False) -> None:
+        """Load what stands in `directory` (made if missing, unless only `reading`).
+
+        Damaged content never raises: see `whole`.
+        """
         self.kernel = kernel
         self.directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not reading:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.notes: dict[str, Any] = {}
         self.whole = True  # False: something was damaged; trust content only
         self.known = False  # whether this pair has had a baseline before
@@ -115,8 +119,8 @@ class Baseline:
             self.journal = -1
 
     def _files(self) -> list[tuple[Path, str, int]]:
-        found = []
-        for path in self.directory.iterdir():
+        found: list[tuple[Path, str, int]] = []
+        for path in self.directory.iterdir() if self.directory.is_dir() else ():
             if match := FILE.fullmatch(path.name):
                 found.append((path, match[1], int(match[2])))
         return found
