@@ -85,7 +85,7 @@ class Server:
         return runner.status.as_json() | {"progress": progress, "line": runner.status.line()}
 
     async def _flush(self, params: dict[str, Any]) -> dict[str, Any]:
-        limit = float(params.get("timeout", 30.0))
+        limit = float(params.get("limit", 30.0))
         deadline = time.monotonic() + limit
         runner = self._runner
         if runner.status.halt is not None:

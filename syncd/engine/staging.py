@@ -42,22 +42,27 @@ class Staging:
         """The name, below staging, under which cycle number `cycle` at time `now` sets aside."""
         return f"{CONFLICTS}/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{cycle}".encode()
 
-    def kept(self) -> list[tuple[str, bytes]]:
-        """(set-aside directory, path in it) of every file and link kept here, oldest first."""
-        top = self.where / CONFLICTS
-        found = []
-        for directory, _, names in sorted(os.walk(os.fsencode(top))):
-            for name in sorted(names):
-                inside = os.path.relpath(os.path.join(directory, name), os.fsencode(top))
-                batch, _, path = inside.partition(b"/")
-                found.append((os.fsdecode(batch), path))
-        return found
+
+def places(state: Path, target: Path) -> tuple[Path, ...]:
+    """The directories that can be a target's staging, best first."""
+    return state / "staging", target.parent / f".{target.name}.syncd", target / ".syncd"
+
+
+def kept(place: Path) -> list[tuple[str, bytes]]:
+    """(set-aside directory, path in it) of every file and link kept below a staging directory, oldest first."""
+    top = os.fsencode(place / CONFLICTS)
+    found = []
+    for directory, _, names in sorted(os.walk(top)):
+        for name in sorted(names):
+            batch, _, path = os.path.relpath(os.path.join(directory, name), top).partition(b"/")
+            found.append((os.fsdecode(batch), path))
+    return found
 
 
 def open_staging(state: Path, target: Path, target_fd: int) -> Staging:
     """Find and open the staging directory of a target. Raises SyncdError if none of the places works."""
     tried = []
-    for place in (state / "staging", target.parent / f".{target.name}.syncd", target / ".syncd"):
+    for place in places(state, target):
         try:
             return Staging(place, _prove(place, target_fd))
         except OSError as error:
