@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 
 
-
 def check(path: bytes) -> bytes:
     """Return `path` if it is a relative path as defined above, else raise ValueError."""
     if path and any(part in (b"", b".", b"..") for part in path.split(b"/")):
