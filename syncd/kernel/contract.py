@@ -27,11 +27,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from syncd.model.change import Line, Row
 from syncd.model.entry import Agreed, Entry
 from syncd.model.plan import Verb
+
+Raw: TypeAlias = bytes  # for classes in whose bodies the name `bytes` is an attribute's
 
 
 class Side(IntEnum):
@@ -136,20 +138,20 @@ class Tree(Protocol):
     """What one scan saw of one root."""
 
     troubles: list[Trouble]  # each makes its path and all below it unknown
-    others: list[bytes]  # FIFOs, sockets, devices: present, never mirrored
+    others: list[Raw]  # FIFOs, sockets, devices: present, never mirrored
     scope: tuple[Look, ...] | None  # what was really looked at (see `scan`); None = everything
     bytes: int  # sum of the sizes of its files
 
     def __len__(self) -> int:
         """Entries, the root not counted."""
 
-    def get(self, path: bytes) -> Entry | None:
+    def get(self, path: Raw) -> Entry | None:
         """The entry at `path`."""
 
-    def rows(self, below: bytes = b"") -> Iterator[tuple[bytes, Entry]]:
+    def rows(self, below: Raw = b"") -> Iterator[tuple[Raw, Entry]]:
         """Everything below a path, in order. For people and tests, not for hot paths."""
 
-    def differing(self, other: "Tree") -> list[bytes]:
+    def differing(self, other: "Tree") -> list[Raw]:
         """Paths of this and `other` whose fingerprints or presence differ, in order.
 
         Where either holds something unknown, nothing at or below is listed. For polling.
@@ -215,12 +217,12 @@ class Outcomes(Protocol):
     def counts(self) -> dict[Status, int]:
         """Actions by their end."""
 
-    def paths(self, status: Status) -> list[bytes]:
+    def paths(self, status: Status) -> list[Raw]:
         """The paths that ended so, in order of their actions."""
 
     troubles: list[Trouble]  # one for each FAILED
-    aside: list[tuple[bytes, bytes]]  # (path, where it is kept below the staging directory)
-    dropped: list[tuple[bytes, int]]  # (path, S_ISUID | S_ISGID bits that were not mirrored)
+    aside: list[tuple[Raw, Raw]]  # (path, where it is kept below the staging directory)
+    dropped: list[tuple[Raw, int]]  # (path, S_ISUID | S_ISGID bits that were not mirrored)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from base64 import b64encode
 from collections.abc import Container, Iterator
 
 
-
 def check(path: bytes) -> bytes:
     """Return `path` if it is a relative path as defined above, else raise ValueError."""
     if path and any(part in (b"", b".", b"..") for part in path.split(b"/")):
