@@ -47,4 +47,3 @@ def command(settings: Settings, source: bytes, target: bytes | None, as_json: bo
     for place, batch, path in aside:
         what = "unfinished" if batch.endswith("-unfinished") else "set aside"
         click.echo(f"{what}  {display(path)}  ({place}/conflicts/{batch})")
-

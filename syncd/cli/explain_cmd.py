@@ -100,7 +100,12 @@ def _entry(state: Entry | int | None) -> dict[str, Any] | None:
     if isinstance(state, int):
         return {"errno": state}
     seen = state.seen
-    return {"kind": state.kind.name.lower(), "size": seen.size, "mode": f"{seen.mode & 0o7777:04o}", "mtime_ns": seen.mtime_ns}
+    return {
+        "kind": state.kind.name.lower(),
+        "size": seen.size,
+        "mode": f"{seen.mode & 0o7777:04o}",
+        "mtime_ns": seen.mtime_ns,
+    }
 
 
 def _lines(answer: dict[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ COMMANDS = {
 }
 
 
-class Lazy(click.Group):
+class Lazy(click.Group):  # the signatures are click's
     """Imports the module of a command only when that command is wanted."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

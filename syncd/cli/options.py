@@ -90,5 +90,3 @@ def _owner(text: str) -> tuple[int, int]:
     if os.geteuid() != 0:
         raise UsageError("--owner works only as root")
     return int(uid), int(gid)
-
-

@@ -22,7 +22,13 @@ from syncd.model.settings import Settings
 @json_option
 @with_options(RULES)
 def command(
-    settings: Settings, source: bytes, target: bytes, paths: tuple[bytes, ...], force: bool, dry_run: bool, as_json: bool
+    settings: Settings,
+    source: bytes,
+    target: bytes,
+    paths: tuple[bytes, ...],
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Bring what the container made, edited or removed at PATH (relative, and below it) back into SOURCE.
 

@@ -107,7 +107,7 @@ def _until_end(runner: Runner, opened: Opened, show: Show, once: bool) -> None:
         else:
             from syncd.control.loop import serve
 
-            serve(runner, opened.state, thread, on_signal, show)
+            serve(runner, opened.state, on_signal, show)
         thread.join()
     if runner.error is not None:
         raise runner.error
@@ -149,5 +149,3 @@ def _asked_running(settings: Settings, as_json: bool) -> bool:
     if not done["in_sync"] or done["problems"]:
         raise NotInSync("; ".join(problem["text"] for problem in done["problems"]) or "not in sync")
     return True
-
-

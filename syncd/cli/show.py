@@ -100,7 +100,7 @@ class Show:
         if self._view is None and (done.put or done.removed or done.number == 1):
             lag = f", lag {done.lag * 1000:.1f} ms" if done.lag is not None else ""
             self.say(
-                f"cycle {done.number}: {done.put} put, {done.removed} removed, {size(done.bytes)} "
+                f"cycle {done.number}: {done.put} put, {done.removed} removed, {size(done.written)} "
                 f"in {done.took * 1000:.1f} ms{lag}"
             )
         news = [str(problem) for problem in done.problems]

@@ -35,7 +35,9 @@ def command(settings: Settings, source: bytes, target: bytes | None, strict: boo
     kernel = load()
     reading = read(settings, kernel, state, by_content=True)
     base = Baseline(kernel, state, reading=True).base
-    missing, different, drifted = [], [], []
+    missing: list[bytes] = []
+    different: list[bytes] = []
+    drifted: list[bytes] = []
     for row in reading.diff.rows(Line.CHANGED):
         (drifted if _is_drift(row, base) else missing).append(row.path)
     for row in reading.diff.rows(Line.CONFLICT):

@@ -19,8 +19,13 @@ from syncd.model.settings import Settings
 @click.argument("target", type=BYTES)
 @click.option("--once", is_flag=True, default=False, help="One full cycle, then end (the same as `sync`).")
 @click.option("--dry-run", is_flag=True, default=False, help="Show what would be done; touch nothing.")
-@click.option("--watcher", type=click.Choice(["auto", "inotify", "pyinotify", "watchdog", "poll"]), default="auto",
-              show_default=True, help="Who tells that something changed.")
+@click.option(
+    "--watcher",
+    type=click.Choice(["auto", "inotify", "pyinotify", "watchdog", "poll"]),
+    default="auto",
+    show_default=True,
+    help="Who tells that something changed.",
+)
 @click.option("--approve", metavar="ID", default=None, help="Let this halted set of removals through.")
 @click.option("--json", "as_json", is_flag=True, default=False, help="Print one JSON object a cycle.")
 @click.option("-v", "--verbose", is_flag=True, default=False, help="Name every path that is written (diff of a cycle).")

@@ -22,9 +22,7 @@ def find_pair(source: bytes, target: bytes | None) -> tuple[bytes, bytes, Path]:
         return os.path.realpath(source), os.path.realpath(target), pair_dir(source, target)
     known = find_by_target(source)
     if not known:
-        raise NothingRunning(
-            f"no pair with the target {display(source)} is known here; name it as: SOURCE TARGET"
-        )
+        raise NothingRunning(f"no pair with the target {display(source)} is known here; name it as: SOURCE TARGET")
     return known[0].source, known[0].target, known[0].state
 
 

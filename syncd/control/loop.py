@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -41,17 +40,13 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def serve(
-    runner: Runner, state: Path, thread: threading.Thread, on_signal: Callable[[int], None], view: View
-) -> None:
+def serve(runner: Runner, state: Path, on_signal: Callable[[int], None], view: View) -> None:
     """Serve until the engine's thread has ended. A signal goes to `on_signal`."""
     with asyncio.Runner(loop_factory=new_event_loop) as loop:
-        loop.run(_serve(runner, state, thread, on_signal, view))
+        loop.run(_serve(runner, state, on_signal, view))
 
 
-async def _serve(
-    runner: Runner, state: Path, thread: threading.Thread, on_signal: Callable[[int], None], view: View
-) -> None:
+async def _serve(runner: Runner, state: Path, on_signal: Callable[[int], None], view: View) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)

@@ -126,7 +126,7 @@ def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) ->
 def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[str], None]) -> Opened:
     notes = [lock.warning] if lock.warning else []
     state = make_pair_dir(settings.source, settings.target)
-    settings = _without_own(settings, state)
+    settings = _without_own(settings)
     target_fd = os.open(settings.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         staging = open_staging(state, Path(os.fsdecode(settings.target)), target_fd)
@@ -156,7 +156,7 @@ def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[s
     return opened
 
 
-def _without_own(settings: Settings, state: Path) -> Settings:
+def _without_own(settings: Settings) -> Settings:
     """Leave syncd's own state out of a source that holds it (a whole home directory, say)."""
     home = os.fsencode(os.path.realpath(state_home()))
     if not is_within(home, settings.source):

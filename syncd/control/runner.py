@@ -50,7 +50,9 @@ class Flushed:
 class Runner:
     """Runs one pair until stopped. `run` is the thread's body; the rest may be called by any thread."""
 
-    def __init__(self, pair: Pair, watch: Watch, status: Status, on_report: Callable[[CycleReport], None], *, once: bool = False) -> None:
+    def __init__(
+        self, pair: Pair, watch: Watch, status: Status, on_report: Callable[[CycleReport], None], *, once: bool = False
+    ) -> None:
         self.pair = pair
         self.once = once
         self.watch = watch
@@ -70,7 +72,7 @@ class Runner:
         self._stopping = threading.Event()
         self._ending = threading.Lock()
         self._ended = False
-        self._then: Callable[[], None] | None = None
+        self._then: Callable[[], object] | None = None
         self._hinted: dict[bytes, float] = {}
         self._written: dict[bytes, float] = {}
 
@@ -83,7 +85,7 @@ class Runner:
         os.eventfd_write(self._wake, 1)
         return answer
 
-    def on_end(self, then: Callable[[], None]) -> None:
+    def on_end(self, then: Callable[[], object]) -> None:
         """Call `then` once when the thread ends (now, if it has)."""
         with self._ending:
             self._then = then
@@ -285,7 +287,7 @@ class Runner:
         """
         self._hear(barrier=True)
         cycles = 0
-        batch = self._settle.flush(time.monotonic())
+        batch = self._settle.flush()
         extra = self.pair.recheck(list(self._busy)) | self._again | frozenset(self.pair.doubted)
         self._again = frozenset()
         if extra:
@@ -319,7 +321,7 @@ class Runner:
     def sync(self) -> CycleReport:
         """One full cycle now. In the engine thread."""
         self._hear(barrier=True)
-        self._settle.flush(time.monotonic())
+        self._settle.flush()
         return self._cycle(EVERYTHING)
 
 

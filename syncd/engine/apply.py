@@ -20,7 +20,7 @@ class Applied:
     counts: Counter[Status] = field(default_factory=Counter)
     puts: int = 0
     removed: int = 0
-    bytes: int = 0
+    written: int = 0  # bytes
     troubles: list[Trouble] = field(default_factory=list)
     busy: list[bytes] = field(default_factory=list)
     again: list[bytes] = field(default_factory=list)  # changed or vanished meanwhile
@@ -34,7 +34,7 @@ class Applied:
         self.counts.update(outcomes.counts())
         self.puts += outcomes.puts
         self.removed += outcomes.removed
-        self.bytes += outcomes.bytes
+        self.written += outcomes.bytes
         self.troubles += outcomes.troubles
         self.busy += outcomes.paths(Status.BUSY)
         self.again += outcomes.paths(Status.CHANGED) + outcomes.paths(Status.VANISHED)

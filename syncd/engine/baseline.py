@@ -119,11 +119,10 @@ class Baseline:
             self.journal = -1
 
     def _files(self) -> list[tuple[Path, str, int]]:
-        found: list[tuple[Path, str, int]] = []
-        for path in self.directory.iterdir() if self.directory.is_dir() else ():
-            if match := FILE.fullmatch(path.name):
-                found.append((path, match[1], int(match[2])))
-        return found
+        if not self.directory.is_dir():
+            return []
+        matches = [(path, FILE.fullmatch(path.name)) for path in self.directory.iterdir()]
+        return [(path, match[1], int(match[2])) for path, match in matches if match]
 
     def _load(self) -> None:
         files = self._files()

@@ -1,6 +1,6 @@
 """One pass of the line, in one thread, without await.
 
-    source ─▶ watch ─▶ settle ─▶ scan ─▶ plan ─▶ guard ─▶ apply ─▶ report
+source ─▶ watch ─▶ settle ─▶ scan ─▶ plan ─▶ guard ─▶ apply ─▶ report
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def cycle(
             pair.kernel, roots, pair.rules, pair.baseline.base, scope, pair.control,
             force=pair.lying is not None, trusted=pair.trusted or not full,
         )  # fmt: skip
-        diff = pair.diff(sight, roots, batch, full=full)
+        diff = pair.diff(sight, roots, batch)
         plan = plan_mirror(
             diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
         )
@@ -63,10 +63,8 @@ def cycle(
         applied = apply(pair.kernel, roots, pair.rules, pair.baseline, diff, checked, options, pair.control)
         now = time.monotonic()
         done = report(
-            number, sight, diff, checked, applied, full=full, took=now - began,
+            number, sight, checked, applied, full=full, took=now - began,
             lag=now - batch.since if batch.since else None, entries=len(pair.baseline.base),
         )  # fmt: skip
         pair.finished(done, roots, batch)
     return done
-
-

@@ -77,7 +77,7 @@ class Pair:
                     break
             if halt is None:
                 halt = self._compare(opened)
-            yield halt if halt else (opened[0], opened[1])
+            yield halt or (opened[0], opened[1])
         finally:
             for root in opened:
                 root.close()
@@ -104,7 +104,7 @@ class Pair:
                 return Halt(f"the {name} was replaced while it was looked at")
         return None
 
-    def diff(self, sight: Sight, roots: Roots, batch: Batch, *, full: bool) -> Diff:
+    def diff(self, sight: Sight, roots: Roots, batch: Batch) -> Diff:
         """Compare; ask what vouches for removals only where something has to."""
         base = self.baseline.base
         diff = self.kernel.diff(base, sight.source, sight.target, batch.removed)

@@ -82,9 +82,7 @@ def pull(
             start = 0
             while start < len(actions):
                 stop = min(start + SLICE, len(actions))
-                done = kernel.place(
-                    target, source, rules, kernel.empty_base(), actions, start, stop, options, control
-                )
+                done = kernel.place(target, source, rules, kernel.empty_base(), actions, start, stop, options, control)
                 aside += [(path, kept.decode("utf-8", "backslashreplace")) for path, kept in done.aside]
                 problems += [problem(trouble) for trouble in done.troubles]
                 if done.stopped:

@@ -6,7 +6,7 @@ import errno
 
 from syncd.engine.apply import Applied
 from syncd.engine.scan import Sight
-from syncd.kernel.contract import Diff, Side, Status, Trouble
+from syncd.kernel.contract import Side, Status, Trouble
 from syncd.model.change import DRIFT
 from syncd.model.plan import Plan, Verb
 from syncd.model.report import CycleReport, Halt, Problem
@@ -25,7 +25,6 @@ def report_halt(number: int, halt: Halt, *, full: bool, took: float, notes: tupl
 def report(
     number: int,
     sight: Sight,
-    diff: Diff,
     plan: Plan,
     applied: Applied,
     *,
@@ -51,7 +50,7 @@ def report(
         put=applied.puts,
         removed=applied.removed,
         recorded=applied.counts[Status.SAME],
-        bytes=applied.bytes,
+        written=applied.written,
         entries=entries,
         problems=tuple(problems),
         busy=tuple(applied.busy),

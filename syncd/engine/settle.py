@@ -85,40 +85,45 @@ class Settle:
         if self._burst:
             if self.held or now < self._burst_due():
                 return None
-            return self.flush(now)
+            return self.flush()
         ready = set(self._ready)
         for path, words in list(self._waiting.items()):
             if not self._kept_back(path) and now >= self._path_due(path, *words):
                 ready.add(path)
         return self._batch(ready) if ready else None
 
-    def flush(self, now: float) -> Batch | None:
+    def flush(self) -> Batch | None:
         """Everything pending, ready or not, held or not."""
         if not self:
             return None
         return self._batch(self._ready.keys() | self._waiting.keys() | self._ready_set)
 
     def _batch(self, paths: set[bytes]) -> Batch:
-        whole = paths >= self._waiting.keys()
-        firsts = [self._ready.pop(p, None) or self._waiting.pop(p, (0.0, 0.0))[0] for p in paths] if not self._burst else []
-        since = self._first if self._burst else min(filter(None, firsts), default=0.0)
-        if self._burst or whole:
-            deep, removed, moves = self._deep, self._removed, self._moves
-            self._deep, self._removed, self._moves = set(), set(), []
-        else:
-            deep, removed = self._deep & paths, self._removed & paths
-            moves = [pair for pair in self._moves if pair[0] in paths and pair[1] in paths]
-            self._deep -= deep
-            self._removed -= removed
-            self._moves = [pair for pair in self._moves if pair not in moves]
+        """Hand out `paths` (all of them, if a burst is on) with what was said of them, and forget it."""
         everything, self._everything = self._everything, False
-        if self._burst:
-            self._burst = False
-            self._ready.clear()
-            self._waiting.clear()
-            self._ready_set = set()
-            self._named.clear()
-        return Batch(frozenset(paths), frozenset(deep), frozenset(removed), tuple(moves), everything, since)
+        if self._burst or paths >= self._waiting.keys():
+            since = self._first if self._burst else min(self._first_word(path) for path in paths)
+            batch = Batch(
+                frozenset(paths), frozenset(self._deep), frozenset(self._removed), tuple(self._moves), everything, since
+            )
+            self._deep, self._removed, self._moves = set(), set(), []
+            self._ready, self._waiting, self._ready_set, self._burst = {}, {}, set(), False
+            return batch
+        since = min(self._first_word(path) for path in paths)
+        moves = tuple(pair for pair in self._moves if paths.issuperset(pair))
+        batch = Batch(
+            frozenset(paths), frozenset(self._deep & paths), frozenset(self._removed & paths), moves, everything, since
+        )
+        for path in paths:
+            self._ready.pop(path, None)
+            self._waiting.pop(path, None)
+        self._deep -= paths
+        self._removed -= paths
+        self._moves = [pair for pair in self._moves if pair not in moves]
+        return batch
+
+    def _first_word(self, path: bytes) -> float:
+        return self._ready[path] if path in self._ready else self._waiting[path][0]
 
     def _named_lately(self, hints: Hints, now: float) -> int:
         """How many distinct paths the last `quiet` seconds named, these included."""

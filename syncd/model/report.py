@@ -65,7 +65,7 @@ class CycleReport:
     put: int = 0
     removed: int = 0
     recorded: int = 0
-    bytes: int = 0
+    written: int = 0  # bytes
     entries: int = 0  # entries of the baseline afterwards
     problems: tuple[Problem, ...] = ()
     busy: tuple[bytes, ...] = ()
@@ -94,7 +94,7 @@ class CycleReport:
             "put": self.put,
             "removed": self.removed,
             "recorded": self.recorded,
-            "bytes": self.bytes,
+            "bytes": self.written,
             "entries": self.entries,
             "in_sync": self.in_sync,
             "problems": [
