@@ -145,9 +145,7 @@ class Baseline:
     def _read(self, paths: list[Path], *, checkpoint: bool) -> bool:
         fds = []
         try:
-            for path in paths:
-                if path.exists():
-                    fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            fds += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths if path.exists()]
             if not checkpoint:
                 fds.insert(0, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
             loaded = self.kernel.load_tree(fds)
