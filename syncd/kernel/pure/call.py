@@ -58,6 +58,8 @@ class PureOutcomes:
 
     next: int
     stopped: int = 0
+    puts: int = 0
+    removed: int = 0
     bytes: int = 0
     troubles: list[Trouble] = field(default_factory=list)
     aside: list[tuple[bytes, bytes]] = field(default_factory=list)
