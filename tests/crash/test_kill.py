@@ -80,7 +80,7 @@ class Scene:
             beside = path.with_name(".edit")
             beside.write_bytes(body)
             beside.rename(path)
-            if (self.source / path.relative_to(self.target)).exists():
+            if (self.source / path.relative_to(self.target)).is_file():
                 self.write(self.source / path.relative_to(self.target), self.body())  # a conflict
             self.edits.add(body)
         made = f"container-{self.round}"
