@@ -60,8 +60,6 @@ class PureOutcomes:
     puts: int = 0
     removed: int = 0
     stopped: int = 0
-    puts: int = 0
-    removed: int = 0
     bytes: int = 0
     troubles: list[Trouble] = field(default_factory=list)
     aside: list[tuple[Raw, Raw]] = field(default_factory=list)

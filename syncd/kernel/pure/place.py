@@ -127,9 +127,6 @@ def publish_all(call: Call, ready: Ready, untaken: int) -> int:
         else:
             outcomes.ends[index] = path, status, None
             outcomes.learnt[index] = path, row
-            if status is Status.DONE and action.verb is not Verb.RECORD:
-                outcomes.puts += row is not None
-                outcomes.removed += row is None
             call.control.entries += 1
     return following
 
