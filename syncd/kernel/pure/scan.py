@@ -221,7 +221,7 @@ class Walk:
         """
         failed = error.path if isinstance(error, Unreachable) else path
         if not failed:
-            raise error
+            raise OSError(error.errno, error.strerror) from error
         number = error.errno or errno.EIO
         if number in (errno.ENOTDIR, errno.ELOOP) and failed == path and not_directory:
             number = not_directory
