@@ -44,9 +44,7 @@ def clamp(time_ns: int) -> int:
 
 
 def fingerprint(state: os.stat_result) -> Fingerprint:
-    return Fingerprint(
-        state.st_size, clamp(state.st_mtime_ns), clamp(state.st_ctime_ns), state.st_ino, state.st_mode
-    )
+    return Fingerprint(state.st_size, clamp(state.st_mtime_ns), clamp(state.st_ctime_ns), state.st_ino, state.st_mode)
 
 
 def kind_of(mode: int) -> Kind:

@@ -121,8 +121,10 @@ class PureTree(Nested[Entry]):
             mine, theirs = self.get(path), other.get(path)
             if (
                 (mine and mine.seen) != (theirs and theirs.seen)
-                and self.knows(path) and other.knows(path)
-                and self.covers(path) and other.covers(path)
+                and self.knows(path)
+                and other.knows(path)
+                and self.covers(path)
+                and other.covers(path)
             ):
                 found.append(path)
         return found

@@ -341,5 +341,3 @@ def make_directory(call: Call, dir_fd: int, path: bytes, taken: Taken) -> Finger
             with suppress(OSError):
                 os.rmdir(at, dir_fd=dir_fd)
             raise
-
-
