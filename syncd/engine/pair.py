@@ -114,16 +114,17 @@ class Pair:
 
     def meet(self, diff: Diff) -> None:
         """Stop a first meeting that would set aside what nobody mirrored. Raises FirstMeeting."""
-        if self.baseline.notes.get("met") or self.settings.adopt:
+        if self.baseline.notes.get("met"):
             return
         count = diff.count(Line.CONFLICT)
-        if count:
+        if count and not self.settings.adopt:
             shown = ", ".join(display(row.path) for row in diff.rows(Line.CONFLICT, 0, EXAMPLES))
             raise FirstMeeting(
                 f"{display(self.settings.target)} was never mirrored from {display(self.settings.source)} and "
                 f"{count} of its entries differ from the source's: {shown}{' …' if count > EXAMPLES else ''}\n"
                 "nothing was touched; --adopt sets them aside and goes on"
             )
+        self.baseline.note(met=True)
 
     def second_look(self, diff: Diff, plan: Plan) -> Plan:
         """On a filesystem that may lie, believe an absence only when it is seen again a second later."""
@@ -189,8 +190,6 @@ class Pair:
         """Remember what the next cycle and the next run need to know. Raises OSError."""
         notes = self.baseline.notes
         new: dict[str, Any] = {}
-        if not notes.get("met"):
-            new["met"] = True
         if batch.everything or len(batch.paths) > self.settings.timing.few or batch.removed:
             state = self._vcs_state(roots)
             if state != notes.get("vcs"):
