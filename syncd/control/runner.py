@@ -200,7 +200,10 @@ class Runner:
         if batch.everything or names_rule_file(batch.paths, self.pair.settings):
             return self._full_cycle(replace(batch, everything=True))
         patient = bool(self._busy) and batch.paths <= self._busy.keys()
-        return self._after(cycle(self.pair, batch, patient=patient, announce=self.announce), batch)
+        done = cycle(self.pair, batch, patient=patient, announce=self.announce)
+        if done.halt is not None:  # judged again as a whole, so that its id names every removal
+            return self._full_cycle(replace(batch, everything=True))
+        return self._after(done, batch)
 
     def _full_cycle(self, batch: Batch) -> CycleReport:
         """Watch everything anew and look at everything."""
