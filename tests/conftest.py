@@ -6,40 +6,21 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from syncd.kernel.choose import load
 from syncd.kernel.contract import Kernel
-from syncd.kernel.pure import PureKernel
 from tests.trees import Literal, build
 
 # A native body that cannot be imported fails its tests; only SYNCD_KERNEL=pure leaves it out.
 KERNELS = ["pure"] if os.environ.get("SYNCD_KERNEL") == "pure" else ["native", "pure"]
 
 
-def load_kernel(name: str) -> Any:
-    """The body of that name. Raises if it cannot be loaded."""
-    if name == "pure":
-        return PureKernel()
-    from syncd.kernel import choose
-
-    before = os.environ.get("SYNCD_KERNEL")
-    os.environ["SYNCD_KERNEL"] = name
-    try:
-        kernel = choose.load()
-    finally:
-        os.environ.pop("SYNCD_KERNEL")
-        if before is not None:
-            os.environ["SYNCD_KERNEL"] = before
-    assert kernel.name == name
-    return kernel
-
-
 @pytest.fixture(params=KERNELS, ids=str)
 def kernel(request: pytest.FixtureRequest) -> Kernel:
     """Each body of the kernel."""
-    return load_kernel(request.param)
+    return load(request.param)
 
 
 @pytest.fixture

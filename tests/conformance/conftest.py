@@ -46,7 +46,8 @@ def as_user() -> Callable[[Scene], AbstractContextManager[None]]:
         for top in (made.source, made.target, made.staging):
             for directory, _, names in os.walk(top):
                 for name in [directory, *(os.path.join(directory, each) for each in names)]:
-                    os.chown(name, NOBODY, NOBODY, follow_symlinks=False)
+                    if os.lstat(name).st_uid != NOBODY:
+                        os.chown(name, NOBODY, NOBODY, follow_symlinks=False)
         os.setegid(NOBODY)
         os.seteuid(NOBODY)
         try:
