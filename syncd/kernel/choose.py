@@ -1,73 +1,45 @@
-"""Which body of the kernel runs, and why. Never silent: `chosen` tells both."""
+"""Which body of the kernel runs, and why. Never silent: `--version`, `status` and `doctor` name it."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import signal
-from typing import TYPE_CHECKING, cast
+from functools import cache
 
-from syncd.errors import UsageError
+from syncd.errors import SyncdError, UsageError
+from syncd.kernel.contract import Kernel
 
-if TYPE_CHECKING:
-    from syncd.kernel.contract import Kernel
-
-ABI = 1  # the face of the native module that this version speaks to
-NAMES = ("auto", "native", "pure")
-
-_loaded: dict[str, Kernel] = {}
-_chosen = ("none", "no kernel was loaded yet")
+ABI = 1  # what this Python expects of the native body; a stale build differs
 
 
-def load(name: str = "auto") -> Kernel:
-    """The kernel of this process: "native", "pure", or as SYNCD_KERNEL says ("auto", also without it).
-
-    "auto" takes the native body if it was built for this version. Raises UsageError for another word,
-    and if the native body is insisted on but cannot be loaded. May be called from any thread.
-    """
-    global _chosen
-    asked, reason = (name, "asked for") if name != "auto" else _from_environment()
-    if asked not in NAMES:
-        raise UsageError(f"SYNCD_KERNEL: {asked!r} is none of {', '.join(NAMES)}")
-    lack = "" if asked == "pure" else _load_native()
-    if asked == "native" and lack:
-        raise UsageError(f"the native kernel cannot be loaded: {lack}; build it, or set SYNCD_KERNEL=pure")
-    body = "pure" if asked == "pure" or lack else "native"
-    if body == "pure":
-        _load_pure()
-    _chosen = (body, reason if asked != "auto" else lack or "built for this version")
-    return _loaded[body]
-
-
+@cache
 def chosen() -> tuple[str, str]:
-    """The body that `load` returned last, and the reason, to be shown."""
-    return _chosen
+    """("native" or "pure", the reason). Raises UsageError for an unknown SYNCD_KERNEL."""
+    wanted = os.environ.get("SYNCD_KERNEL", "auto")
+    if wanted not in ("auto", "native", "pure"):
+        raise UsageError(f"SYNCD_KERNEL={wanted}: it can be auto, native or pure")
+    if wanted != "auto":
+        return wanted, f"SYNCD_KERNEL={wanted}"
+    if importlib.util.find_spec("syncd._native") is not None:
+        return "native", "built in"
+    return "pure", "this installation has no native one"
 
 
-def _from_environment() -> tuple[str, str]:
-    return os.environ.get("SYNCD_KERNEL") or "auto", "SYNCD_KERNEL says so"
+@cache
+def load(name: str = "auto") -> Kernel:
+    """The kernel `name`; "auto" asks `chosen`. Raises SyncdError where the native one cannot be used."""
+    body = chosen()[0] if name == "auto" else name
+    if body == "pure":
+        from syncd.kernel.pure import PureKernel
 
-
-def _load_native() -> str:
-    """Load the native body. Returns what is in the way, "" if nothing."""
-    if "native" in _loaded:
-        return ""
+        return PureKernel()
     try:
         from syncd import _native
     except ImportError as error:
-        return f"it is not built ({error})"
+        raise SyncdError(
+            f"the native kernel cannot be loaded ({error}); reinstall syncd, or set SYNCD_KERNEL=pure"
+        ) from error
     if _native.ABI != ABI:
-        return f"it was built for another version (ABI {_native.ABI}, not {ABI})"
-    _native.ignore_sigio()
-    _loaded["native"] = cast("Kernel", _native.Kernel())
-    return ""
-
-
-def _load_pure() -> None:
-    if "pure" not in _loaded:
-        from syncd.kernel.pure import PureKernel
-
-        try:
-            signal.signal(signal.SIGIO, signal.SIG_IGN)  # a lease that is broken sends it
-        except ValueError:
-            pass  # only the main thread may; leases are never held, so none is broken but by a rare chance
-        _loaded["pure"] = cast("Kernel", PureKernel())
+        raise SyncdError("the native kernel is of another version of syncd; reinstall it")
+    kernel: Kernel = _native.Kernel()
+    return kernel

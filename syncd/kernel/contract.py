@@ -27,11 +27,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from syncd.model.change import Line, Row
 from syncd.model.entry import Agreed, Entry
 from syncd.model.plan import Verb
+
+Raw: TypeAlias = bytes  # for classes in whose bodies the name `bytes` is an attribute's
 
 
 class Side(IntEnum):
@@ -45,7 +47,7 @@ class Status(StrEnum):
     """How one action ended. What it does to the baseline stands in brackets."""
 
     DONE = "done"  # as planned (row set, or dropped after a removal)
-    SAME = "same"  # the content was equal after all; at most mode and mtime were written (row set)
+    SAME = "same"  # RECORD, or a put whose content was equal after all: at most mode and mtime were written (row set)
     KEPT = "kept"  # a directory to be removed still holds something: it stays (row dropped)
     CHANGED = "changed"  # the target is not what the plan believed: untouched (no change)
     VANISHED = "vanished"  # the source entry is gone or of another kind by now (no change)
@@ -136,20 +138,20 @@ class Tree(Protocol):
     """What one scan saw of one root."""
 
     troubles: list[Trouble]  # each makes its path and all below it unknown
-    others: list[bytes]  # FIFOs, sockets, devices: present, never mirrored
+    others: list[Raw]  # FIFOs, sockets, devices: present, never mirrored
     scope: tuple[Look, ...] | None  # what was really looked at (see `scan`); None = everything
     bytes: int  # sum of the sizes of its files
 
     def __len__(self) -> int:
         """Entries, the root not counted."""
 
-    def get(self, path: bytes) -> Entry | None:
+    def get(self, path: Raw) -> Entry | None:
         """The entry at `path`."""
 
-    def rows(self, below: bytes = b"") -> Iterator[tuple[bytes, Entry]]:
+    def rows(self, below: Raw = b"") -> Iterator[tuple[Raw, Entry]]:
         """Everything below a path, in order. For people and tests, not for hot paths."""
 
-    def differing(self, other: "Tree") -> list[bytes]:
+    def differing(self, other: "Tree") -> list[Raw]:
         """Paths of this and `other` whose fingerprints or presence differ, in order.
 
         Where either holds something unknown, nothing at or below is listed. For polling.
@@ -207,18 +209,20 @@ class Outcomes(Protocol):
     """How the actions of one slice ended."""
 
     next: int  # where the next slice starts (smaller than `stop` when it was cut short)
+    puts: int  # puts and replacements that ended as DONE with a source entry
+    removed: int  # entries that left the target: removals and replacements without a source entry
     stopped: int  # errno that stopped the slice (ENOSPC, EDQUOT, EROFS, EIO), else 0
     bytes: int  # bytes written into the target
 
     def counts(self) -> dict[Status, int]:
         """Actions by their end."""
 
-    def paths(self, status: Status) -> list[bytes]:
+    def paths(self, status: Status) -> list[Raw]:
         """The paths that ended so, in order of their actions."""
 
     troubles: list[Trouble]  # one for each FAILED
-    aside: list[tuple[bytes, bytes]]  # (path, where it is kept below the staging directory)
-    dropped: list[tuple[bytes, int]]  # (path, S_ISUID | S_ISGID bits that were not mirrored)
+    aside: list[tuple[Raw, Raw]]  # (path, where it is kept below the staging directory)
+    dropped: list[tuple[Raw, int]]  # (path, S_ISUID | S_ISGID bits that were not mirrored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +235,8 @@ class PlaceOptions:
     needed, 0700). `write` is "auto", "replace" or "inplace". `direct`: the target is empty and nobody
     reads it yet, so a file of at most 128 KiB may be created under its final name.
     `owner` = (uid, gid) for every entry; None = as root the source entry's owner, else leave it.
+    `patient`: a file that somebody holds open for writing is not BUSY if two reads of it, 30 ms apart,
+    agree (one pause for all such files of the slice).
     """
 
     staging: int
@@ -239,6 +245,7 @@ class PlaceOptions:
     write: str = "auto"
     direct: bool = False
     owner: tuple[int, int] | None = None
+    patient: bool = False
 
 
 class Intent(NamedTuple):

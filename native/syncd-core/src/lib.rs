@@ -12,6 +12,8 @@ pub mod dirs;
 pub mod entry;
 pub mod error;
 pub mod exclude;
+mod glob;
+pub mod ignore;
 pub mod journal;
 mod merge;
 pub mod nested;

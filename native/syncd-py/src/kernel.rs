@@ -31,6 +31,7 @@ pub struct Kernel;
 impl Kernel {
     #[new]
     fn new() -> Self {
+        sys::ignore_sigio(); // a read lease that a writer breaks sends it, and it would end the process
         Kernel
     }
 
