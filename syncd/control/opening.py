@@ -79,12 +79,12 @@ def _check_nesting(source: bytes, target: bytes, settings: Settings) -> None:
         raise UsageError("SOURCE and TARGET are the same directory")
     if _below(source, target) is not None:
         raise UsageError(f"SOURCE {display(source)} lies inside TARGET {display(target)}: it would mirror into itself")
-    if (inside := _below(target, source)) is not None:
-        if not any(is_within(inside, overlay) for overlay in settings.overlays):
-            raise UsageError(
-                f"TARGET {display(target)} lies inside SOURCE {display(source)}: "
-                f"put it elsewhere, or leave it out with --overlay {display(inside)}"
-            )
+    inside = _below(target, source)
+    if inside is not None and not any(is_within(inside, overlay) for overlay in settings.overlays):
+        raise UsageError(
+            f"TARGET {display(target)} lies inside SOURCE {display(source)}: "
+            f"put it elsewhere, or leave it out with --overlay {display(inside)}"
+        )
 
 
 def _below(path: bytes, top: bytes) -> bytes | None:
