@@ -22,6 +22,7 @@ class Repository:
         self.broken: dict[bytes, int] = {}
         self.halted = False
         self.kernel = SimpleNamespace(stat_many=self.stat_many)
+        self.settings = SimpleNamespace(source=b"/source")
 
     def stat_many(self, root, paths):
         assert isinstance(root, FakeRoot)
