@@ -191,9 +191,8 @@ class Runner:
         if self._again:
             again, self._again = self._again, frozenset()
             return Batch(again)
-        due = self.pair.second_look_due
-        if due is not None and now >= due:
-            return Batch(frozenset(self.pair.doubted))
+        if absent := self.pair.overdue(now):
+            return Batch(absent)
         late = frozenset(path for path, (due, _) in self._busy.items() if now >= due)
         return Batch(late) if late else None
 

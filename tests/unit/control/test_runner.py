@@ -19,7 +19,8 @@ from syncd.watchers.none import NoWatcher
 @pytest.fixture
 def runner():
     settings = Settings(b"/s", b"/t")
-    pair = SimpleNamespace(settings=settings, control=SimpleNamespace(cancelled=False), second_look_due=None)
+    control = SimpleNamespace(cancelled=False)
+    pair = SimpleNamespace(settings=settings, control=control, second_look_due=None, overdue=lambda now: frozenset())
     watch = SimpleNamespace(watcher=NoWatcher(), coverage=Coverage(0))
     return Runner(pair, watch, Status(b"/s", b"/t", "pure", "none", ""), lambda done: None)
 
