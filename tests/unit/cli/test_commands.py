@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -13,8 +14,10 @@ from click.testing import CliRunner
 from syncd import errors
 from syncd.cli import main as module
 from syncd.cli.main import COMMANDS, cli, main
+from syncd.cli.running import _judge_cycle
 from syncd.control.opening import open_pair, resolve
 from syncd.kernel.pure import PureKernel
+from syncd.model.report import CycleReport, Halt, Problem
 from syncd.model.settings import Settings
 from tests.compare import assert_equal
 
@@ -300,6 +303,53 @@ def test_explain_says_which_rule(pair):
     assert "left out by .syncdignore:2: *.log (matches x.log)" in done.stdout
     assert "nothing watches this pair now" in done.stdout
     assert "no rule speaks of it" in run("explain", *pair, f"{pair[0]}/d/b").stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        (b"a", b"a"),
+        (b"./a", b"a"),
+        (b"d//b/", b"d/b"),
+        (b"d/../a", b"a"),
+        (b"/s/d/b", b"d/b"),
+        (b"/s/", b""),
+        (b".", b""),
+        (b"../x", None),
+        (b"/elsewhere/a", None),
+        (b"/s2/a", None),
+    ],
+)
+@pytest.mark.parametrize("command", ["explain", "pull"])
+def test_a_path_is_named_as_a_shell_completes_it(command, given, path):
+    relative = importlib.import_module(f"syncd.cli.{command}_cmd")._relative
+    roots = (b"/s", b"/t") if command == "explain" else (b"/t", b"/s")
+    settings = Settings(*roots)
+    if path is None:
+        with pytest.raises(errors.UsageError, match=r"a path relative|is not below"):
+            relative(given, settings)
+    else:
+        assert relative(given, settings) == path
+
+
+@pytest.mark.parametrize(
+    ("report", "error", "said"),
+    [
+        (CycleReport(1, True), None, ""),
+        (CycleReport(1, True, drift={"made": 3}), None, ""),
+        (CycleReport(1, True, again=frozenset([b"a", b"b"])), errors.NotInSync, "2 entries changed .*: a, b; run"),
+        (CycleReport(1, True, busy=(b"a",), problems=(Problem(b"a", 11, "busy"),)), errors.NotInSync, "1 entries"),
+        (CycleReport(1, True, problems=(Problem(b"a", 13, "read"),)), errors.NotInSync, "1 entries"),
+        (CycleReport(1, True, stopped=28, problems=(Problem(b"", 28, "write"),)), errors.NotInSync, "1 entries"),
+        (CycleReport(1, True, halt=Halt("mass", "abc")), errors.Halted, "approve abc"),
+    ],
+)
+def test_the_exit_code_of_one_cycle(report, error, said):
+    if error is None:
+        _judge_cycle(report)
+    else:
+        with pytest.raises(error, match=said):
+            _judge_cycle(report)
 
 
 # The running pair -------------------------------------------------------------------------------------
