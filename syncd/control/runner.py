@@ -26,6 +26,7 @@ from syncd.engine.settle import Settle
 from syncd.engine.watch import Watch
 from syncd.errors import SyncdError
 from syncd.model.change import Batch, Hints
+from syncd.model.path import any_above
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.system.mounts import mounts_below, open_changes
 
@@ -112,8 +113,9 @@ class Runner:
 
     def run(self) -> None:
         """Watch and mirror until `stop`. An error that ends it stands in `error`."""
-        mounts = open_changes()
+        mounts = -1
         try:
+            mounts = open_changes()
             self._below = mounts_below(self.pair.settings.source)
             self._full_cycle(EVERYTHING)
             self.started.set()
@@ -137,7 +139,8 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - the thread that waits for it raises it
             self.error = error
         finally:
-            os.close(mounts)
+            if mounts >= 0:
+                os.close(mounts)
             self._show(state=State.STOPPED)
             self._refuse_commands()
             self.watch.watcher.close()
@@ -196,9 +199,8 @@ class Runner:
         if self._again:
             again, self._again = self._again, frozenset()
             return Batch(again)
-        due = self.pair.second_look_due
-        if due is not None and now >= due:
-            return Batch(frozenset(self.pair.doubted))
+        if absent := self.pair.overdue(now):
+            return Batch(absent)
         late = frozenset(path for path, (due, _) in self._busy.items() if now >= due)
         return Batch(late) if late else None
 
@@ -231,7 +233,7 @@ class Runner:
         for path in done.busy:
             delay = min(self._busy[path][1] * 2, BUSY_MOST) if path in self._busy else BUSY_FIRST
             self._busy[path] = (now + delay, delay)
-        self._again = done.again
+        self._again = done.again if batch.everything else (self._again - batch.paths) | done.again
         if done.put or done.removed:
             _remember(self._written, batch.paths)
         if done.stopped:
@@ -239,10 +241,10 @@ class Runner:
             self._retry = (now + delay, delay)
         else:
             self._retry = None
-        self._tell(done)
+        self._tell(done, batch)
         return done
 
-    def _tell(self, done: CycleReport) -> None:
+    def _tell(self, done: CycleReport, batch: Batch) -> None:
         old = self.status
         lags = (*old.lags, done.lag)[-LAGS:] if done.lag is not None else old.lags
         state = State.IN_SYNC
@@ -252,7 +254,7 @@ class Runner:
             state = State.WAITING
         elif self._settle:
             state = State.SETTLING
-        problems = done.problems if done.full else _merge(old.problems, done)
+        problems = done.problems if done.full else _merge(old.problems, done, batch)
         self._show(
             state=state, cycles=done.number, last=done, last_at=time.time(), lags=lags,
             entries=done.entries or old.entries, problems=problems, busy=tuple(self._busy),
@@ -351,9 +353,17 @@ def _remember(times: dict[bytes, float], paths: frozenset[bytes]) -> None:
             del times[next(iter(times))]
 
 
-def _merge(old: tuple[Problem, ...], done: CycleReport) -> tuple[Problem, ...]:
-    """Problems after a partial cycle: those of paths it did not speak of stay."""
-    if not done.problems:
-        return old if not old else tuple(p for p in old if p.op != "busy")
+def _merge(old: tuple[Problem, ...], done: CycleReport, batch: Batch) -> tuple[Problem, ...]:
+    """Problems after a partial cycle: those of paths it did not look at stay."""
+    if not old:
+        return done.problems
     new = {problem.path for problem in done.problems}
-    return (*(p for p in old if p.path not in new and p.op != "busy"), *done.problems)
+    stay = [
+        p
+        for p in old
+        if p.op != "busy"
+        and p.path not in new
+        and p.path not in batch.paths
+        and not (batch.deep and any_above(p.path, batch.deep))
+    ]
+    return (*stay, *done.problems)

@@ -126,17 +126,22 @@ class Pair:
             )
         self.baseline.note(met=True)
 
-    def second_look(self, diff: Diff, plan: Plan) -> Plan:
-        """On a filesystem that may lie, believe an absence only when it is seen again a second later."""
-        if self.lying is None or not plan.removals:
-            self._absent.clear()
+    def second_look(self, diff: Diff, plan: Plan, looked: frozenset[bytes] | None, now: float) -> Plan:
+        """On a filesystem that may lie, believe an absence only when it is seen again a second later.
+
+        `looked`: the paths of a partial cycle, None in a full one. Absences elsewhere go on waiting.
+        """
+        if self.lying is None:
             return plan
-        now = time.monotonic()
         gone = [row.path for row in diff.rows(Line.GONE)]
-        self._absent = {path: self._absent.get(path, now) for path in gone}
-        if all(now - first >= SECOND_LOOK for first in self._absent.values()):
-            self._absent.clear()
+        newest = max((self._absent.get(path, now) for path in gone), default=now)
+        left = {} if looked is None else {p: first for p, first in self._absent.items() if p not in looked}
+        for path in gone:
+            left.pop(path, None)
+        self._absent = left
+        if not gone or now - newest >= SECOND_LOOK:
             return plan
+        self._absent |= dict.fromkeys(gone, newest)  # one line of the table has one verb: they wait together
         verbs = MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE})
         return replace(plan, verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
 
@@ -144,6 +149,10 @@ class Pair:
     def doubted(self) -> list[bytes]:
         """Absences that want a second look."""
         return list(self._absent)
+
+    def overdue(self, now: float) -> frozenset[bytes]:
+        """Those of them whose second look is due."""
+        return frozenset(path for path, first in self._absent.items() if now - first >= SECOND_LOOK)
 
     @property
     def second_look_due(self) -> float | None:
