@@ -47,7 +47,7 @@ class Status(StrEnum):
     """How one action ended. What it does to the baseline stands in brackets."""
 
     DONE = "done"  # as planned (row set, or dropped after a removal)
-    SAME = "same"  # the content was equal after all; at most mode and mtime were written (row set)
+    SAME = "same"  # RECORD, or a put whose content was equal after all: at most mode and mtime were written (row set)
     KEPT = "kept"  # a directory to be removed still holds something: it stays (row dropped)
     CHANGED = "changed"  # the target is not what the plan believed: untouched (no change)
     VANISHED = "vanished"  # the source entry is gone or of another kind by now (no change)
@@ -209,6 +209,8 @@ class Outcomes(Protocol):
     """How the actions of one slice ended."""
 
     next: int  # where the next slice starts (smaller than `stop` when it was cut short)
+    puts: int  # puts and replacements that ended as DONE with a source entry
+    removed: int  # entries that left the target: removals and replacements without a source entry
     stopped: int  # errno that stopped the slice (ENOSPC, EDQUOT, EROFS, EIO), else 0
     bytes: int  # bytes written into the target
 
@@ -233,6 +235,8 @@ class PlaceOptions:
     needed, 0700). `write` is "auto", "replace" or "inplace". `direct`: the target is empty and nobody
     reads it yet, so a file of at most 128 KiB may be created under its final name.
     `owner` = (uid, gid) for every entry; None = as root the source entry's owner, else leave it.
+    `patient`: a file that somebody holds open for writing is not BUSY if two reads of it, 30 ms apart,
+    agree (one pause for all such files of the slice).
     """
 
     staging: int
@@ -241,6 +245,7 @@ class PlaceOptions:
     write: str = "auto"
     direct: bool = False
     owner: tuple[int, int] | None = None
+    patient: bool = False
 
 
 class Intent(NamedTuple):

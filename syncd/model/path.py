@@ -7,6 +7,7 @@ no leading or trailing slash, no empty, `.` or `..` component. The root itself i
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Container, Iterator
 
 
@@ -52,3 +53,11 @@ def display(path: bytes) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def path_fields(path: bytes) -> dict[str, str]:
+    """`path` for JSON: `path` to be shown and, only where it is not UTF-8, `path_b64` to be exact."""
+    try:
+        return {"path": path.decode()}
+    except UnicodeDecodeError:
+        return {"path": display(path), "path_b64": b64encode(path).decode()}

@@ -3,3 +3,5 @@
 #![deny(missing_docs)]
 
 pub mod exclude;
+mod glob;
+pub mod ignore;

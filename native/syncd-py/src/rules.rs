@@ -1,63 +1,115 @@
 //! Compiled rules as Python sees them.
-//!
-//! This body knows overlays and rules that are one plain name; it stands in until the full
-//! grammar is there.
 
 use std::collections::BTreeSet;
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyString, PyType};
 use syncd_core::exclude::Excluder;
-
-/// Overlays and plain names.
-#[derive(Debug, Default)]
-struct Plain {
-    names: BTreeSet<Vec<u8>>,
-    overlays: BTreeSet<Vec<u8>>,
-}
-
-impl Excluder for Plain {
-    fn enter(&self, _: &[u8], _: BorrowedFd<'_>, _: &[&[u8]]) {}
-
-    fn excluded_child(&self, path: &[u8], _: bool) -> bool {
-        let name = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
-        self.names.contains(name) || self.overlays.contains(path)
-    }
-
-    fn excluded(&self, path: &[u8], is_dir: bool) -> bool {
-        (0..path.len())
-            .filter(|&at| path[at] == b'/')
-            .any(|at| self.excluded_child(&path[..at], true))
-            || self.excluded_child(path, is_dir)
-    }
-
-    fn overlay_within(&self, path: &[u8]) -> bool {
-        path.is_empty() && !self.overlays.is_empty()
-            || self.overlays.iter().any(|overlay| {
-                overlay.starts_with(path) && matches!(overlay.get(path.len()), None | Some(b'/'))
-            })
-    }
-}
+use syncd_core::ignore::{Ignore, Origin, Verdict};
 
 /// Compiled rules of one source.
 #[pyclass(frozen, module = "syncd._native")]
 pub struct Rules {
-    inner: Arc<dyn Excluder + Send>,
+    inner: Arc<Ignore>,
+    first: Vec<Py<PyAny>>, // names of the sources
+    last: Vec<Py<PyAny>>,
 }
 
 impl Rules {
     /// What the core asks.
     pub fn excluder(&self) -> Arc<dyn Excluder + Send> {
-        Arc::clone(&self.inner)
+        Arc::clone(&self.inner) as Arc<dyn Excluder + Send>
+    }
+
+    fn name<'py>(&self, py: Python<'py>, origin: &Origin) -> PyResult<Bound<'py, PyAny>> {
+        let given =
+            |names: &[Py<PyAny>], at: usize| names.get(at).map(|name| name.bind(py).clone());
+        let name = match origin {
+            Origin::First(at) => given(&self.first, *at),
+            Origin::Last(at) => given(&self.last, *at),
+            Origin::Overlay => None,
+            Origin::Nested(path) => {
+                let path = PyBytes::new(py, path);
+                let text = PyString::from_encoded_object(
+                    &path,
+                    Some(c"utf-8"),
+                    Some(c"backslashreplace"),
+                )?;
+                Some(text.into_any())
+            }
+        };
+        Ok(name.unwrap_or_else(|| PyString::new(py, "overlay").into_any()))
     }
 }
 
 #[pymethods]
 impl Rules {
-    /// Whether `path` is excluded.
+    /// Whether `path` is ignored or an overlay, or lies below one.
     fn excluded(&self, path: &[u8], is_dir: bool) -> bool {
         self.inner.excluded(path, is_dir)
+    }
+
+    /// Like `excluded`, for a caller who knows that the directory above is not excluded.
+    fn excluded_child(&self, path: &[u8], is_dir: bool) -> bool {
+        self.inner.excluded_child(path, is_dir)
+    }
+
+    /// Whether an overlay lies at or below `path`.
+    fn overlay_within(&self, path: &[u8]) -> bool {
+        self.inner.overlay_within(path)
+    }
+
+    /// The deciding rule, or None.
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        path: &[u8],
+        is_dir: bool,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        static VERDICT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let Some(verdict) = self.inner.explain(path, is_dir) else {
+            return Ok(None);
+        };
+        let source = self.name(py, &verdict.origin)?;
+        let Verdict {
+            ignored,
+            path,
+            line,
+            pattern,
+            ..
+        } = verdict;
+        let class = VERDICT.import(py, "syncd.kernel.contract", "Verdict")?;
+        let (path, pattern) = (PyBytes::new(py, &path), PyBytes::new(py, &pattern));
+        class
+            .call1((ignored, path, source, line, pattern))
+            .map(Some)
+    }
+
+    /// Learn the rule files among `names`, the listing of `directory`, which is open as `dir_fd`.
+    fn enter(
+        &self,
+        py: Python<'_>,
+        directory: &[u8],
+        dir_fd: i32,
+        names: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let names = names.try_iter()?.map(|name| name?.extract());
+        let names = names.collect::<PyResult<Vec<Vec<u8>>>>()?;
+        py.detach(|| {
+            // Opened anew, because a number alone cannot vouch that it stays open meanwhile.
+            let dir = File::options()
+                .read(true)
+                .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+                .open(format!("/proc/self/fd/{dir_fd}"))?;
+            let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+            self.inner.enter(directory, dir.as_fd(), &names);
+            Ok(())
+        })
     }
 }
 
@@ -69,17 +121,29 @@ pub fn compile_rules(
     last: Vec<Bound<'_, PyAny>>,
     overlays: Bound<'_, PyAny>,
 ) -> PyResult<Rules> {
-    let _ = nested;
-    let mut plain = Plain::default();
-    for source in first.iter().chain(&last) {
-        let text: Vec<u8> = source.getattr("text")?.extract()?;
-        let lines = text.split(|&b| b == b'\n').map(<[u8]>::to_vec);
-        plain.names.extend(lines.filter(|line| !line.is_empty()));
-    }
-    for overlay in overlays.try_iter()? {
-        plain.overlays.insert(overlay?.extract()?);
-    }
+    let names = |sources: &[Bound<'_, PyAny>]| {
+        let names = sources
+            .iter()
+            .map(|source| Ok(source.getattr("name")?.unbind()));
+        names.collect::<PyResult<Vec<_>>>()
+    };
+    let texts = |sources: &[Bound<'_, PyAny>]| {
+        let texts = sources
+            .iter()
+            .map(|source| source.getattr("text")?.extract());
+        texts.collect::<PyResult<Vec<Vec<u8>>>>()
+    };
+    let overlays = overlays.try_iter()?.map(|overlay| overlay?.extract());
+    let overlays = overlays.collect::<PyResult<BTreeSet<Vec<u8>>>>()?;
+    let (first_texts, last_texts) = (texts(&first)?, texts(&last)?);
     Ok(Rules {
-        inner: Arc::new(plain),
+        inner: Arc::new(Ignore::new(
+            first_texts.iter().map(Vec::as_slice),
+            nested,
+            last_texts.iter().map(Vec::as_slice),
+            overlays,
+        )),
+        first: names(&first)?,
+        last: names(&last)?,
     })
 }

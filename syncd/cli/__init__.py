@@ -1,0 +1,1 @@
+"""The commands: `main.py` finds them, `<name>_cmd.py` holds one each."""

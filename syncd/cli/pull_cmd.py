@@ -1,0 +1,77 @@
+"""`syncd pull`: bring the container's changes back into the source."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from syncd.cli.options import RULES, with_options
+from syncd.cli.output import BYTES, json_option, write_json
+from syncd.errors import NotInSync, UsageError
+from syncd.model.path import check, display, path_fields
+from syncd.model.settings import Settings
+
+
+@click.command(name="pull", epilog="Example: syncd pull ./shop /srv/mirrors/shop package-lock.json")
+@click.argument("source", type=BYTES)
+@click.argument("target", type=BYTES)
+@click.argument("paths", type=BYTES, nargs=-1, required=True, metavar="PATH...")
+@click.option("--force", is_flag=True, default=False, help="Also where the source changed; its version is set aside.")
+@click.option("--dry-run", is_flag=True, default=False, help="Show what would come back; touch nothing.")
+@json_option
+@with_options(RULES)
+def command(
+    settings: Settings,
+    source: bytes,
+    target: bytes,
+    paths: tuple[bytes, ...],
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Bring what the container made, edited or removed at PATH (relative, and below it) back into SOURCE.
+
+    What SOURCE held there is set aside beside it. Refused where SOURCE changed, too.
+    """
+    from syncd.control.opening import resolve
+    from syncd.engine.baseline import Baseline
+    from syncd.engine.ignore import compile_rules
+    from syncd.engine.pull import pull
+    from syncd.kernel.choose import load
+    from syncd.system.dirs import make_pair_dir
+
+    settings = resolve(source, target, settings, create=False)
+    named = [_relative(path, settings) for path in paths]
+    kernel = load()
+    state = make_pair_dir(settings.source, settings.target)
+    base = Baseline(kernel, state, reading=True).base
+    rules = compile_rules(kernel, settings)
+    roots = kernel.open_root(settings.source), kernel.open_root(settings.target)
+    try:
+        done = pull(kernel, settings, state, base, rules, roots, named, force=force, dry_run=dry_run)
+    finally:
+        for root in roots:
+            root.close()
+    if as_json:
+        aside = [path_fields(path) | {"kept": kept} for path, kept in done.aside]
+        problems = [path_fields(problem.path) | {"text": str(problem)} for problem in done.problems]
+        pulled = [path_fields(path) for path in done.paths]
+        write_json({"schema": 1, "dry_run": dry_run, "pulled": pulled, "set_aside": aside, "problems": problems})
+    else:
+        for path in done.paths:
+            click.echo(f"{'would pull' if dry_run else 'pulled'}  {display(path)}")
+        for path, kept in done.aside:
+            click.echo(f"set aside  {display(path)}  ({kept})")
+        for problem in done.problems:
+            click.echo(f"problem  {problem}", err=True)
+    if done.problems:
+        raise NotInSync(f"{len(done.problems)} entries could not be pulled")
+
+
+def _relative(given: bytes, settings: Settings) -> bytes:
+    path = os.path.relpath(given, settings.target) if given.startswith(settings.target + b"/") else given
+    try:
+        return check(path.rstrip(b"/"))
+    except ValueError:
+        raise UsageError(f"{display(given)}: give a path relative to the roots") from None

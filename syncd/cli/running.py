@@ -1,0 +1,153 @@
+"""The body of `watch` and `sync`: opens the pair, runs the engine in its thread, shows what happens.
+
+Imports are late on purpose: the engine scans while the event loop is still being loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import click
+
+from syncd.cli.output import write_json
+from syncd.cli.show import Show
+from syncd.control.opening import Opened, open_pair, resolve
+from syncd.control.runner import Runner
+from syncd.control.status import Status
+from syncd.engine.watch import Watch
+from syncd.errors import Halted, Interrupted, NothingRunning, NotInSync
+from syncd.kernel.choose import chosen, load
+from syncd.model.report import CycleReport
+from syncd.model.settings import Settings
+from syncd.watchers.base import Watcher
+
+PATIENCE = 1800.0  # seconds that `sync` waits for a cycle of the watch that holds the pair
+
+
+def run(
+    settings: Settings,
+    source: bytes,
+    target: bytes,
+    *,
+    once: bool = False,
+    dry_run: bool = False,
+    watcher: str = "auto",
+    approve: str | None = None,
+    as_json: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Run a pair until it is done or stopped. Raises SyncdError; at the end nothing is held any more."""
+    settings = resolve(source, target, replace(settings, watcher=watcher), create=not dry_run)
+    if dry_run:
+        from syncd.cli.diff_cmd import show_diff
+
+        show_diff(settings, as_json=as_json)
+        return
+    if once and _asked_running(settings, as_json):
+        return
+    kernel = load()
+    opened = open_pair(settings, kernel, lambda text: click.echo(f"syncd: {text}", err=True))
+    clean = False
+    try:
+        if approve:
+            opened.pair.guard.approved = approve
+        show = Show(opened.pair, as_json=as_json, verbose=verbose)
+        runner = _runner(opened, once, show)
+        _until_end(runner, opened, show, once)
+        clean = True
+    finally:
+        opened.close(clean=clean)
+
+
+def _runner(opened: Opened, once: bool, show: Show) -> Runner:
+    pair = opened.pair
+    if once:
+        from syncd.watchers.none import NoWatcher
+
+        watcher: Watcher = NoWatcher()
+        reason = "one cycle"
+    else:
+        from syncd.watchers.choose import choose
+
+        watcher, reason = choose(pair.settings.watcher, pair.settings.source, pair.kernel)
+        if pair.lying or watcher.name != "inotify":
+            show.say(f"watching by {watcher.name}: {reason}")
+    status = Status(
+        pair.settings.source, pair.settings.target, chosen()[0], watcher.name, reason,
+        notes=tuple(opened.notes), pid=os.getpid(),
+    )  # fmt: skip
+    runner = Runner(pair, Watch(watcher, pair.settings.source), status, show.cycle, once=once)
+    runner.announce = show.announce
+    show.runner = runner
+    return runner
+
+
+def _until_end(runner: Runner, opened: Opened, show: Show, once: bool) -> None:
+    stopped_by: list[int] = []
+
+    def on_signal(number: int, _frame: FrameType | None = None) -> None:
+        if stopped_by:
+            os._exit(128 + number)  # twice: at once; the journal has all that was done
+        stopped_by.append(number)
+        runner.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    thread = threading.Thread(target=runner.run, name="engine", daemon=True)
+    thread.start()
+    with show:
+        if once:
+            while thread.is_alive():
+                thread.join(0.1 if show.live else None)
+                show.tick()
+        else:
+            from syncd.control.loop import serve
+
+            serve(runner, opened.state, on_signal, show)
+        thread.join()
+    if runner.error is not None:
+        raise runner.error
+    _judge(runner, once, bool(stopped_by))
+
+
+def _judge(runner: Runner, once: bool, interrupted: bool) -> None:
+    """The exit code of a run that came to its end."""
+    last = runner.status.last
+    if once and interrupted:
+        raise Interrupted("interrupted; what was copied so far is kept, and the next run goes on from there")
+    if not once or last is None:
+        return
+    _judge_cycle(last)
+
+
+def _judge_cycle(last: CycleReport) -> None:
+    if last.halt is not None:
+        raise Halted(str(last.halt))
+    if last.stopped or last.busy or last.problems:
+        raise NotInSync(f"{len(last.problems)} entries could not be mirrored (they are listed above)")
+
+
+def _asked_running(settings: Settings, as_json: bool) -> bool:
+    """Whether a watch holds the pair; then it ran one full cycle for us."""
+    from syncd.control.client import ask
+    from syncd.system.dirs import pair_dir
+
+    try:
+        done: dict[str, Any] = ask(pair_dir(settings.source, settings.target), "sync", PATIENCE)
+    except NothingRunning:
+        return False
+    if as_json:
+        write_json(done)
+    else:
+        click.echo(f"the running watch did a full cycle: {done['put']} put, {done['removed']} removed", file=sys.stderr)
+    if done["halt"]:
+        raise Halted(f"halted: {done['halt']['reason']}")
+    if not done["in_sync"] or done["problems"]:
+        raise NotInSync("; ".join(problem["text"] for problem in done["problems"]) or "not in sync")
+    return True

@@ -1,0 +1,1 @@
+"""What keeps pairs alive: opening one, running its cycles, answering questions about it."""

@@ -1,0 +1,262 @@
+"""From two paths to a pair that may be written: checks, lock, baseline, staging, what was left undone."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from syncd.engine.baseline import Baseline
+from syncd.engine.cycle import cycle
+from syncd.engine.moves import finish_move
+from syncd.engine.pair import Pair
+from syncd.engine.staging import CONFLICTS, open_staging, sweep
+from syncd.errors import Refused, UsageError
+from syncd.kernel.contract import Intent, Kernel
+from syncd.model.change import Batch
+from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
+from syncd.model.path import display, is_within
+from syncd.model.settings import Settings
+from syncd.system.boot import boot_id
+from syncd.system.dirs import make_pair_dir, state_home
+from syncd.system.locks import TargetLock, live_targets
+from syncd.system.mounts import unique_mount_id
+
+NOWHERE = Fingerprint(0, 0, 0, 0, 0)  # equal to no entry: the content decides
+
+
+@dataclass(slots=True)
+class Opened:
+    """A pair with what has to be let go of at the end. `notes` are for the user, once."""
+
+    pair: Pair
+    lock: TargetLock
+    state: Path
+    notes: list[str]
+
+    def close(self, *, clean: bool = True) -> None:
+        """Flush the target, mark the baseline clean, release the lock. Raises OSError of the flush."""
+        pair = self.pair
+        try:
+            flushed = clean and not pair.baseline.notes.get("damaged") and _flush(pair)
+            pair.baseline.close(clean=bool(flushed and pair.trusted), run=_run(pair.settings.target))
+        finally:
+            pair.staging.close()
+            self.lock.release()
+
+
+def resolve(source: bytes, target: bytes, settings: Settings, *, create: bool = True) -> Settings:
+    """Check the two paths and return `settings` with their real forms. Raises UsageError or Refused.
+
+    A missing TARGET (its last component) is made when `create`.
+    """
+    real_source, real_target = os.path.realpath(source), os.path.realpath(target)
+    if not os.path.lexists(real_source):
+        raise UsageError(f"SOURCE {display(source)} does not exist")
+    if not os.path.isdir(real_source):
+        raise UsageError(f"SOURCE {display(source)} is not a directory; syncd mirrors directories")
+    if not os.access(real_source, os.R_OK | os.X_OK):
+        raise UsageError(f"SOURCE {display(source)} cannot be read; give this user the right to read and enter it")
+    _check_nesting(real_source, real_target, settings)
+    if os.path.lexists(real_target):
+        if not os.path.isdir(real_target):
+            raise UsageError(f"TARGET {display(target)} is not a directory")
+        if os.path.samestat(os.stat(real_source), os.stat(real_target)):
+            raise UsageError("SOURCE and TARGET are the same directory")
+    elif not os.path.isdir(os.path.dirname(real_target)):
+        raise UsageError(f"{display(os.path.dirname(target) or b'.')}, which would hold TARGET, does not exist")
+    elif create:
+        try:
+            os.mkdir(real_target)
+        except OSError as error:
+            raise UsageError(f"TARGET {display(target)} cannot be made: {error.strerror}") from None
+    return replace(settings, source=real_source, target=real_target)
+
+
+def _check_nesting(source: bytes, target: bytes, settings: Settings) -> None:
+    if source == target:
+        raise UsageError("SOURCE and TARGET are the same directory")
+    if _is_below(source, target):
+        raise UsageError(f"SOURCE {display(source)} lies inside TARGET {display(target)}: it would mirror into itself")
+    if _is_below(target, source):
+        inside = os.path.relpath(target, source)
+        if not any(is_within(inside, overlay) for overlay in settings.overlays):
+            raise UsageError(
+                f"TARGET {display(target)} lies inside SOURCE {display(source)}: "
+                f"put it elsewhere, or leave it out with --overlay {display(inside)}"
+            )
+
+
+def _is_below(path: bytes, top: bytes) -> bool:
+    """Whether `path` lies below `top`, also by another name (bind mount)."""
+    try:
+        wanted = os.stat(top)
+    except OSError:
+        return False
+    while path != (path := os.path.dirname(path)):
+        try:
+            if os.path.samestat(os.stat(path), wanted):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) -> Opened:
+    """Take the target and make ready. Raises TargetBusy, Refused, SyncdError; nothing is touched then.
+
+    `settings` come from `resolve`. Intents that an interrupted run left open are settled here.
+    """
+    for holder in live_targets():
+        nested = _is_below(holder.target, settings.target) or _is_below(settings.target, holder.target)
+        if holder.target != settings.target and nested:
+            raise Refused(
+                f"process {holder.pid} already mirrors into {display(holder.target)}, and one of the two targets "
+                f"lies inside the other; end that one first"
+            )
+    lock = TargetLock(settings.source, settings.target).acquire()
+    try:
+        return _open(settings, kernel, lock, say)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[str], None]) -> Opened:
+    notes = [lock.warning] if lock.warning else []
+    state = make_pair_dir(settings.source, settings.target)
+    settings = _without_own(settings)
+    target_fd = os.open(settings.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        staging = open_staging(state, Path(os.fsdecode(settings.target)), target_fd)
+        inode = os.fstat(target_fd).st_ino
+    finally:
+        os.close(target_fd)
+    baseline = None
+    try:
+        baseline = Baseline(kernel, state)
+        if baseline.notes.get("target", inode) != inode:
+            notes.append("the target is another directory than the one mirrored before: a first meeting")
+            baseline.forget()
+        pair = Pair(settings, kernel, baseline, staging)
+        pair.trusted = _is_trusted(baseline, settings.target)
+        if not pair.trusted and len(baseline.base):
+            notes.append("the last run did not end cleanly: everything is compared by content")
+        if not baseline.whole:
+            notes.append("the baseline was damaged: everything is compared by content, nothing is removed")
+        baseline.open(_run(settings.target))
+        baseline.note(target=inode)
+        opened = Opened(pair, lock, state, notes)
+        _finish_intents(pair, notes)
+    except BaseException:
+        if baseline is not None:
+            baseline.close(clean=False)
+        staging.close()
+        raise
+    for note in notes:
+        say(note)
+    return opened
+
+
+def _without_own(settings: Settings) -> Settings:
+    """Leave syncd's own state out of a source that holds it (a whole home directory, say)."""
+    home = os.fsencode(os.path.realpath(state_home()))
+    if not is_within(home, settings.source):
+        return settings
+    return replace(settings, overlays=(*settings.overlays, os.path.relpath(home, settings.source)))
+
+
+def _run(target: bytes) -> dict[str, object]:
+    return {"boot": boot_id(), "mount": unique_mount_id(target)}
+
+
+def _is_trusted(baseline: Baseline, target: bytes) -> bool:
+    """Whether the target's fingerprints can be believed: the last run ended cleanly, or only it was killed."""
+    if not baseline.known:
+        return True
+    notes = baseline.notes
+    if not baseline.whole or notes.get("damaged"):
+        return False
+    return bool(notes.get("clean")) or notes.get("run") == _run(target)
+
+
+def _flush(pair: Pair) -> bool:
+    from syncd.system.libc import syncfs
+
+    fd = os.open(pair.settings.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syncfs(fd)
+    except OSError:
+        pair.baseline.note(damaged=True)
+        raise
+    finally:
+        os.close(fd)
+    return True
+
+
+def _finish_intents(pair: Pair, notes: list[str]) -> None:
+    """Judge what an interrupted batch left: syncd's own is learnt, anything else is set aside."""
+    kernel, baseline = pair.kernel, pair.baseline
+    intents = {intent.path: intent for intent in baseline.intents}
+    doubtful = []
+    with pair.roots() as roots:
+        if not isinstance(roots, tuple):
+            return  # the first cycle says why; the intents stay open in the journal
+        finish_move(kernel, roots, baseline)
+        paths = list(intents)
+        entries = kernel.stat_many(roots[1], paths)
+        files = [p for p, e in zip(paths, entries, strict=True) if isinstance(e, Entry) and e.kind is Kind.FILE]
+        digests = dict(zip(files, kernel.hash_many(roots[1], files, pair.control), strict=True))
+        rows: list[tuple[bytes, Agreed | None]] = []
+        for path, entry in zip(paths, entries, strict=True):
+            known = baseline.base.get(path)
+            if entry is None:
+                if known is not None and intents[path].kind == 0:
+                    rows.append((path, None))
+            elif isinstance(entry, Entry) and (row := _own(entry, digests.get(path), intents[path], known)):
+                rows.append((path, row))
+            else:
+                doubtful.append(path)
+                rows.append((path, None))
+        own = {intent.digest for intent in intents.values() if intent.digest}
+        own |= {known.digest for path in paths if (known := baseline.base.get(path)) and known.digest}
+        saved = sweep(
+            pair.staging,
+            lambda fd, name: _digest_at(kernel, pair, fd, name) in own,
+            pair.staging.aside(0, time.time()) + b"-unfinished",
+        )
+        if rows:
+            baseline.settle(rows)
+    baseline.intents = []
+    if doubtful:
+        done = cycle(pair, Batch(frozenset(doubtful)), policy="mirror", unfinished=True)
+        saved += [kept.encode() for _, kept in done.aside]
+    if saved:
+        notes.append(f"{len(saved)} unfinished entries of an interrupted run were set aside under {CONFLICTS}")
+
+
+def _own(entry: Entry, digest: bytes | int | None, intent: Intent, known: Agreed | None) -> Agreed | None:
+    """The row that says what stands there, if it is what the intent or the baseline says."""
+    content = digest if isinstance(digest, bytes) else None
+    for kind, want_digest, want_link in (
+        (intent.kind, intent.digest, intent.link),
+        (known.kind, known.digest, known.link) if known else (0, None, None),
+    ):
+        if entry.kind == kind and (
+            kind == Kind.DIR
+            or (kind == Kind.FILE and content is not None and content == want_digest)
+            or (kind == Kind.LINK and entry.link == want_link)
+        ):
+            seen = entry.seen
+            return Agreed(entry.kind, seen.mode & 0o1777, seen.mtime_ns, content, entry.link, NOWHERE, seen)
+    return None
+
+
+def _digest_at(kernel: Kernel, pair: Pair, fd: int, name: str) -> bytes | int:
+    root = kernel.open_root(os.fsencode(f"/proc/self/fd/{fd}"))
+    try:
+        return kernel.hash_many(root, [os.fsencode(name)], pair.control)[0]
+    finally:
+        root.close()

@@ -1,0 +1,61 @@
+"""Looks at a pair without writing anything: for `diff`, `verify`, `drift` and `--dry-run`.
+
+Works beside a running watch: a baseline is read as it stands on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncd.engine.baseline import Baseline
+from syncd.engine.ignore import compile_rules
+from syncd.engine.plan import plan_mirror
+from syncd.engine.scan import Sight, scan
+from syncd.errors import SyncdError
+from syncd.kernel.contract import Base, Diff, Kernel, Root, Rules
+from syncd.model.path import display
+from syncd.model.plan import Plan
+from syncd.model.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Both sides as they stood a moment ago, and what a cycle would do about it."""
+
+    sight: Sight
+    diff: Diff
+    plan: Plan
+    base: Base
+    rules: Rules
+
+
+def read(settings: Settings, kernel: Kernel, state: Path, *, by_content: bool = False) -> Reading:
+    """Look at both sides. `by_content`: believe no fingerprint, hash every file that could be equal.
+
+    Blocks on the disk. Raises SyncdError when a root cannot be opened.
+    """
+    baseline = Baseline(kernel, state, reading=True)
+    rules = compile_rules(kernel, settings)
+    base = kernel.empty_base() if by_content else baseline.base
+    with _roots(settings, kernel) as roots:
+        sight = scan(kernel, roots, rules, base, None, kernel.control(), exact=True)
+    diff = kernel.diff(base, sight.source, sight.target)
+    return Reading(sight, diff, plan_mirror(diff, settings.drift, len(base)), base, rules)
+
+
+@contextmanager
+def _roots(settings: Settings, kernel: Kernel) -> Iterator[tuple[Root, Root]]:
+    opened: list[Root] = []
+    try:
+        for name, path in (("SOURCE", settings.source), ("TARGET", settings.target)):
+            try:
+                opened.append(kernel.open_root(path))
+            except OSError as error:
+                raise SyncdError(f"{name} {display(path)} cannot be opened: {error.strerror}") from None
+        yield opened[0], opened[1]
+    finally:
+        for root in opened:
+            root.close()

@@ -1,0 +1,359 @@
+"""The engine thread of one pair: waits in one poll, runs cycles, answers commands.
+
+It waits on the watcher's descriptor, on the mount table, on commands and on the next thing due; with
+nothing pending it waits without a timeout. It is the only thread that touches the source or the target.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+from syncd.control.locks import LockWatch
+from syncd.control.status import State, Status
+from syncd.engine.cycle import Announce, cycle
+from syncd.engine.ignore import names_rule_file
+from syncd.engine.moves import candidates
+from syncd.engine.pair import Pair
+from syncd.engine.settle import Settle
+from syncd.engine.watch import Watch
+from syncd.errors import SyncdError
+from syncd.model.change import Batch, Hints
+from syncd.model.report import CycleReport, Halt, Problem
+from syncd.system.mounts import mounts_below, open_changes
+
+REMEMBERED = 256  # paths whose last hint and write `explain` can tell
+LAGS = 1000  # lags kept for the percentiles
+BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
+FULL_FIRST, FULL_MOST = 1.0, 30.0  # seconds between tries on a full target
+
+EVERYTHING = Batch(everything=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """The answer to a flush: what is not in the target although it was there before the call."""
+
+    missing: tuple[bytes, ...] = ()
+    halt: Halt | None = None
+    problems: tuple[Problem, ...] = ()
+    timed_out: bool = False
+    cycles: int = 0
+
+
+class Runner:
+    """Runs one pair until stopped. `run` is the thread's body; the rest may be called by any thread."""
+
+    def __init__(
+        self, pair: Pair, watch: Watch, status: Status, on_report: Callable[[CycleReport], None], *, once: bool = False
+    ) -> None:
+        self.pair = pair
+        self.once = once
+        self.watch = watch
+        self.status = status
+        self.announce: Announce | None = None
+        self.error: BaseException | None = None
+        self.started = threading.Event()  # the first full cycle has ended, or the thread has
+        self._on_report = on_report
+        self._settle = Settle(pair.settings.timing)
+        self._locks = LockWatch(pair)
+        self._busy: dict[bytes, tuple[float, float]] = {}  # path -> due, delay
+        self._retry: tuple[float, float] | None = None  # a full target: due, delay
+        self._again: frozenset[bytes] = frozenset()
+        self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stop = False
+        self._stopping = threading.Event()
+        self._ending = threading.Lock()
+        self._ended = False
+        self._then: Callable[[], object] | None = None
+        self._hinted: dict[bytes, float] = {}
+        self._written: dict[bytes, float] = {}
+
+    # For other threads -------------------------------------------------------------------------------
+
+    def ask(self, command: Callable[[], Any]) -> Future[Any]:
+        """Run `command` in the engine thread, between cycles; the future has its answer."""
+        answer: Future[Any] = Future()
+        self._commands.put((command, answer))
+        os.eventfd_write(self._wake, 1)
+        return answer
+
+    def on_end(self, then: Callable[[], object]) -> None:
+        """Call `then` once when the thread ends (now, if it has)."""
+        with self._ending:
+            self._then = then
+            if self._ended:
+                then()
+
+    def last_hint(self, path: bytes) -> float | None:
+        """When a watcher last spoke of `path`, in seconds since 1970; None if it is not remembered."""
+        return self._hinted.get(path)
+
+    def last_write(self, path: bytes) -> float | None:
+        """When a cycle last looked at `path` after a hint and wrote what it found."""
+        return self._written.get(path)
+
+    def stop(self) -> None:
+        """End after what is being placed; the thread then returns. A second call changes nothing."""
+        self._stop = True
+        self._stopping.set()
+        self.pair.control.cancelled = True
+        os.eventfd_write(self._wake, 1)
+
+    # The thread --------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Watch and mirror until `stop`. An error that ends it stands in `error`."""
+        mounts = open_changes()
+        try:
+            self._below = mounts_below(self.pair.settings.source)
+            self._full_cycle(EVERYTHING)
+            self.started.set()
+            if self.once:
+                return
+            poll = select.poll()
+            poll.register(self.watch.watcher.fd, select.POLLIN)
+            poll.register(self._wake, select.POLLIN)
+            poll.register(mounts, select.POLLPRI)
+            while not self._stop:
+                due = self._due()
+                timeout = None if due is None else max(0.0, due - time.monotonic()) * 1000
+                for fd, _ in poll.poll(timeout):
+                    if fd == self._wake:
+                        self._answer()
+                    elif fd == mounts:
+                        self._mounts_changed(mounts)
+                    else:
+                        self._hear(barrier=False)
+                self._work()
+        except BaseException as error:  # noqa: BLE001 - the thread that waits for it raises it
+            self.error = error
+        finally:
+            os.close(mounts)
+            self._show(state=State.STOPPED)
+            self._refuse_commands()
+            self.watch.watcher.close()
+            self.started.set()
+            with self._ending:
+                self._ended = True
+                if self._then is not None:
+                    self._then()
+
+    def _due(self) -> float | None:
+        times = [self._settle.due(), self._retry[0] if self._retry else None]
+        times += [due for due, _ in self._busy.values()]
+        times.append(self.pair.second_look_due)
+        times.append(self._locks.due)
+        if self._again:
+            times.append(0.0)
+        return min((t for t in times if t is not None), default=None)
+
+    def _hear(self, *, barrier: bool) -> None:
+        hints = self.watch.hints(barrier)
+        now = time.monotonic()
+        if hints.locks or self._locks.due is not None:
+            self._look_at_locks(now)
+        self._settle.offer(self._with_moves(hints), now)
+        _remember(self._hinted, hints.ready)
+        _remember(self._hinted, hints.waiting)
+
+    def _with_moves(self, hints: Hints) -> Hints:
+        """A large file that may have been moved waits for the word on its old name, to be looked at together."""
+        if not hints.moves:
+            return hints
+        new = frozenset(new for _, new in candidates(self.pair.baseline.base, hints.moves))
+        return replace(hints, ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
+
+    def _look_at_locks(self, now: float) -> None:
+        self._settle.hold(self._locks.look(now), now)
+        if self._locks.held_by != self.status.held_by:
+            self._show(held_by=self._locks.held_by)
+
+    def _work(self) -> None:
+        """Run every cycle that is ready."""
+        while not self._stop:
+            now = time.monotonic()
+            if self._locks.due is not None and now >= self._locks.due:
+                self._look_at_locks(now)
+            batch = self._settle.take(now)
+            if batch is None:
+                batch = self._overdue(now)
+            if batch is None:
+                return
+            self._cycle(batch)
+
+    def _overdue(self, now: float) -> Batch | None:
+        if self._retry and now >= self._retry[0]:
+            return EVERYTHING
+        if self._again:
+            again, self._again = self._again, frozenset()
+            return Batch(again)
+        due = self.pair.second_look_due
+        if due is not None and now >= due:
+            return Batch(frozenset(self.pair.doubted))
+        late = frozenset(path for path, (due, _) in self._busy.items() if now >= due)
+        return Batch(late) if late else None
+
+    def _cycle(self, batch: Batch) -> CycleReport:
+        if self.status.halt is not None or self._retry is not None:
+            batch = replace(batch, everything=True)
+        if batch.everything or names_rule_file(batch.paths, self.pair.settings):
+            return self._full_cycle(replace(batch, everything=True))
+        patient = bool(self._busy) and batch.paths <= self._busy.keys()
+        done = cycle(self.pair, batch, patient=patient, announce=self.announce)
+        if done.halt is not None:  # judged again as a whole, so that its id names every removal
+            return self._full_cycle(replace(batch, everything=True))
+        return self._after(done, batch)
+
+    def _full_cycle(self, batch: Batch) -> CycleReport:
+        """Watch everything anew and look at everything."""
+        self._show(state=State.STARTING if self.status.cycles == 0 else State.APPLYING)
+        self.pair.recompile()
+        with self.pair.roots() as roots:
+            if isinstance(roots, tuple):
+                self.watch.cover(roots[0], self.pair.rules)
+        self._look_at_locks(time.monotonic())
+        return self._after(cycle(self.pair, batch, announce=self.announce), batch)
+
+    def _after(self, done: CycleReport, batch: Batch) -> CycleReport:
+        now = time.monotonic()
+        for path in batch.paths if not batch.everything else list(self._busy):
+            if path not in done.busy:
+                self._busy.pop(path, None)
+        for path in done.busy:
+            delay = min(self._busy[path][1] * 2, BUSY_MOST) if path in self._busy else BUSY_FIRST
+            self._busy[path] = (now + delay, delay)
+        self._again = done.again
+        if done.put or done.removed:
+            _remember(self._written, batch.paths)
+        if done.stopped:
+            delay = min(self._retry[1] * 2, FULL_MOST) if self._retry else FULL_FIRST
+            self._retry = (now + delay, delay)
+        else:
+            self._retry = None
+        self._tell(done)
+        return done
+
+    def _tell(self, done: CycleReport) -> None:
+        old = self.status
+        lags = (*old.lags, done.lag)[-LAGS:] if done.lag is not None else old.lags
+        state = State.IN_SYNC
+        if done.halt:
+            state = State.HALTED
+        elif self._busy or self._retry:
+            state = State.WAITING
+        elif self._settle:
+            state = State.SETTLING
+        problems = done.problems if done.full else _merge(old.problems, done)
+        self._show(
+            state=state, cycles=done.number, last=done, last_at=time.time(), lags=lags,
+            entries=done.entries or old.entries, problems=problems, busy=tuple(self._busy),
+            drift=dict(done.drift) if done.full else old.drift, drift_at=time.time() if done.full else old.drift_at,
+            others=len(done.others) if done.full else old.others, halt=done.halt,
+            bound=self.watch.watcher.bound, watched=self.watch.coverage.watched,
+        )  # fmt: skip
+        self._on_report(done)
+
+    def _show(self, **values: Any) -> None:
+        self.status = replace(self.status, **values)
+
+    def _mounts_changed(self, fd: int) -> None:
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.read(fd, 1)
+        below = mounts_below(self.pair.settings.source)
+        if below != self._below:
+            self._below = below
+            self._cycle(EVERYTHING)
+
+    # Commands (in the engine thread) -----------------------------------------------------------------
+
+    def _answer(self) -> None:
+        os.eventfd_read(self._wake)
+        while not self._commands.empty() and not self._stop:
+            command, answer = self._commands.get()
+            if not answer.set_running_or_notify_cancel():
+                continue  # who asked did not wait for it
+            try:
+                answer.set_result(command())
+            except SyncdError as error:
+                answer.set_exception(error)
+            except Exception as error:
+                answer.set_exception(error)
+                raise
+
+    def _refuse_commands(self) -> None:
+        while not self._commands.empty():
+            answer = self._commands.get()[1]
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(SyncdError("the watch is ending"))
+
+    def flush(self, deadline: float) -> Flushed:
+        """The barrier: what was written before the call is readable in the target afterwards.
+
+        Runs cycles until nothing is pending or the monotonic `deadline` passes. In the engine thread.
+        """
+        self._hear(barrier=True)
+        cycles = 0
+        batch = self._settle.flush()
+        extra = self.pair.recheck(list(self._busy)) | self._again | frozenset(self.pair.doubted)
+        self._again = frozenset()
+        if extra:
+            batch = replace(batch, paths=batch.paths | extra) if batch else Batch(extra)
+        if batch is None and (self.status.halt or self._retry):
+            batch = EVERYTHING
+        while batch is not None:
+            done = self._cycle(batch)
+            cycles += 1
+            if done.halt:
+                return Flushed(halt=done.halt, cycles=cycles)
+            if done.stopped:
+                return Flushed(problems=done.problems, cycles=cycles)
+            batch = Batch(self._again) if self._again else None
+            self._again = frozenset()
+            if time.monotonic() > deadline:
+                return Flushed(timed_out=True, cycles=cycles)
+            if batch is None and self._busy and time.monotonic() < deadline:
+                wait = min(due for due, _ in self._busy.values())
+                if wait >= deadline:
+                    break
+                self._stopping.wait(max(0.0, wait - time.monotonic()))
+                batch = self._overdue(time.monotonic())
+        return Flushed(missing=tuple(self._busy), problems=self.status.problems, cycles=cycles)
+
+    def approve(self, identity: str) -> CycleReport:
+        """Let exactly the set of removals `identity` through. In the engine thread."""
+        self.pair.guard.approved = identity
+        return self._cycle(EVERYTHING)
+
+    def sync(self) -> CycleReport:
+        """One full cycle now. In the engine thread."""
+        self._hear(barrier=True)
+        self._settle.flush()
+        return self._cycle(EVERYTHING)
+
+
+def _remember(times: dict[bytes, float], paths: frozenset[bytes]) -> None:
+    """Note the time for a few paths; a burst is not worth remembering, and old ones go."""
+    if len(paths) <= REMEMBERED // 4:
+        now = time.time()
+        for path in paths:
+            times.pop(path, None)
+            times[path] = now
+        while len(times) > REMEMBERED:
+            del times[next(iter(times))]
+
+
+def _merge(old: tuple[Problem, ...], done: CycleReport) -> tuple[Problem, ...]:
+    """Problems after a partial cycle: those of paths it did not speak of stay."""
+    if not done.problems:
+        return old if not old else tuple(p for p in old if p.op != "busy")
+    new = {problem.path for problem in done.problems}
+    return (*(p for p in old if p.path not in new and p.op != "busy"), *done.problems)

@@ -1,0 +1,74 @@
+"""One pass of the line, in one thread, without await.
+
+source ─▶ watch ─▶ settle ─▶ scan ─▶ plan ─▶ guard ─▶ apply ─▶ report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from syncd.engine.apply import apply
+from syncd.engine.moves import rename_moved
+from syncd.engine.pair import Pair
+from syncd.engine.plan import plan_mirror
+from syncd.engine.report import report, report_halt
+from syncd.engine.scan import Sight, is_bare, looks, scan
+from syncd.kernel.contract import Diff
+from syncd.model.change import Batch, Line
+from syncd.model.report import CycleReport, Halt
+
+Announce = Callable[[Sight, Diff], None]  # told before anything is written; may raise Refused
+
+
+def cycle(
+    pair: Pair,
+    batch: Batch,
+    *,
+    policy: str | None = None,
+    unfinished: bool = False,
+    patient: bool = False,
+    announce: Announce | None = None,
+) -> CycleReport:
+    """Make the target equal to the source where `batch` says.
+
+    `patient` takes also files that somebody holds open, if two reads 30 ms apart agree.
+    Blocks on the disk. Raises FirstMeeting and what `announce` raises, before anything is written;
+    OSError when the journal cannot be written. Whatever happened to single paths is in the report.
+    """
+    began = time.monotonic()
+    number = pair.next_cycle()
+    with pair.roots() as roots:
+        if isinstance(roots, Halt):
+            return report_halt(number, roots, full=batch.everything, took=time.monotonic() - began)
+        full = batch.everything or pair.replaced
+        scope = None if full else looks(batch)
+        if batch.moves and not full:
+            rename_moved(pair.kernel, roots, pair.rules, pair.baseline, batch.moves, pair.control)
+        sight = scan(
+            pair.kernel, roots, pair.rules, pair.baseline.base, scope, pair.control,
+            force=pair.lying is not None, trusted=pair.trusted or not full,
+        )  # fmt: skip
+        diff = pair.diff(sight, roots, batch)
+        plan = plan_mirror(
+            diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
+        )
+        plan = pair.second_look(diff, plan)
+        bare = bool(plan.removals or plan.counts[Line.CONFLICT]) and is_bare(roots[0])
+        checked = pair.guard.check(plan, began, bare=bare, replaced=pair.replaced)
+        if isinstance(checked, Halt):
+            return report_halt(number, checked, full=full, took=time.monotonic() - began, notes=plan.notes)
+        if announce is not None:
+            announce(sight, diff)
+        pair.meet(diff)
+        if halt := pair.moved(roots):
+            return report_halt(number, halt, full=full, took=time.monotonic() - began)
+        options = pair.options(number, direct=len(sight.target) == 0 and full, unfinished=unfinished, patient=patient)
+        applied = apply(pair.kernel, roots, pair.rules, pair.baseline, diff, checked, options, pair.control)
+        now = time.monotonic()
+        done = report(
+            number, sight, checked, applied, full=full, took=now - began,
+            lag=now - batch.since if batch.since else None, entries=len(pair.baseline.base),
+        )  # fmt: skip
+        pair.finished(done, roots, batch)
+    return done

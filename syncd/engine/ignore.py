@@ -1,0 +1,32 @@
+"""Gathers the sources of rules in their order: built-in, `.gitignore`, `.syncdignore`, flags."""
+
+from __future__ import annotations
+
+from syncd.kernel.contract import Kernel, Rules, RuleSource
+from syncd.model.settings import Settings
+
+VCS = b".git\n.hg\n.svn\n.jj\n"
+TEMPORARY = b"*~\n\\#*\\#\n.\\#*\n*.sw?\n*.sw?x\n4913\n*___jb_*\n.fuse_hidden*\n.nfs*\n"
+OWN = b"/.syncd/\n.syncd-[0-9]*\n.*.syncd/\n"
+
+RULE_FILES = frozenset((b".gitignore", b".syncdignore"))
+
+
+def compile_rules(kernel: Kernel, settings: Settings) -> Rules:
+    """The rules of a pair; those inside the source are learnt while it is walked."""
+    first = [RuleSource("built-in (editors' temporary files)", TEMPORARY)]
+    if not settings.vcs:
+        first.insert(0, RuleSource("built-in (version control; --vcs mirrors it)", VCS))
+    nested = (b".gitignore", b".syncdignore") if settings.gitignore else (b".syncdignore",)
+    last = [RuleSource(name, text) for name, text in settings.ignore_from]
+    if settings.ignore:
+        last.append(RuleSource("--ignore", "\n".join(settings.ignore).encode("utf-8", "surrogateescape")))
+    last.append(RuleSource("built-in (syncd's own files)", OWN))
+    return kernel.compile_rules(first, nested, last, settings.overlays)
+
+
+def names_rule_file(paths: frozenset[bytes], settings: Settings) -> bool:
+    """Whether a rule file that is in force is among `paths`."""
+    names = RULE_FILES if settings.gitignore else frozenset((b".syncdignore",))
+    blob = b"/" + b"\0/".join(paths) + b"\0"  # one search instead of a step per path
+    return any(b"/" + name + b"\0" in blob for name in names)

@@ -1,0 +1,216 @@
+"""What one pair remembers between cycles, and the questions of a cycle that need that memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from syncd.engine.baseline import Baseline
+from syncd.engine.guard import Guard
+from syncd.engine.ignore import compile_rules
+from syncd.engine.scan import Sight
+from syncd.engine.staging import Staging
+from syncd.engine.vcs import control_directories
+from syncd.errors import FirstMeeting
+from syncd.kernel.contract import Diff, Kernel, PlaceOptions, Root
+from syncd.model.change import Batch, Line
+from syncd.model.entry import Agreed, Entry, Fingerprint
+from syncd.model.path import display
+from syncd.model.plan import Plan, Verb
+from syncd.model.report import CycleReport, Halt
+from syncd.model.settings import Settings
+from syncd.system import mounts
+
+SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
+EXAMPLES = 10
+
+Roots = tuple[Root, Root]
+
+
+class Pair:
+    """One source and its target. Used by one thread; `control` may be touched by any."""
+
+    def __init__(self, settings: Settings, kernel: Kernel, baseline: Baseline, staging: Staging) -> None:
+        self.settings = settings
+        self.kernel = kernel
+        self.baseline = baseline
+        self.staging = staging
+        self.rules = compile_rules(kernel, settings)
+        self.guard = Guard(settings.guard)
+        self.control = kernel.control()
+        self.number = 0
+        self.trusted = True  # whether fingerprints of the target are believed
+        self.replaced = False  # the source root is another directory than the one first seen
+        self.lying = _lies(settings.source)
+        self._seen: list[tuple[int, int] | None] = [None, None]
+        self._absent: dict[bytes, float] = {}
+
+    def next_cycle(self) -> int:
+        """Count a cycle."""
+        self.number += 1
+        return self.number
+
+    def recompile(self) -> None:
+        """Read the rules anew: a rule file changed. The next cycle must be full."""
+        self.rules = compile_rules(self.kernel, self.settings)
+
+    @contextmanager
+    def roots(self) -> Iterator[Roots | Halt]:
+        """Both roots, opened anew and compared with what this run first saw; else why not.
+
+        Closed afterwards: between cycles no descriptor blocks the user's umount.
+        """
+        opened: list[Root] = []
+        try:
+            halt = None
+            for side, path in enumerate((self.settings.source, self.settings.target)):
+                try:
+                    opened.append(self.kernel.open_root(path))
+                except OSError as error:
+                    name = ("source", "target")[side]
+                    halt = Halt(f"the {name} {display(path)} cannot be opened: {error.strerror}")
+                    break
+            if halt is None:
+                halt = self._compare(opened)
+            yield halt or (opened[0], opened[1])
+        finally:
+            for root in opened:
+                root.close()
+
+    def _compare(self, opened: list[Root]) -> Halt | None:
+        ids = [(root.device, root.inode) for root in opened]
+        if self._seen[0] is None:
+            self._seen = [ids[0], ids[1]]
+        if ids[1] != self._seen[1]:
+            return Halt("the target is another directory than before; start syncd anew if that is meant")
+        self.replaced = ids[0] != self._seen[0]
+        return None
+
+    def moved(self, roots: Roots) -> Halt | None:
+        """A last look before anything is written: do both paths still lead to these roots?"""
+        for path, root, name in zip(
+            (self.settings.source, self.settings.target), roots, ("source", "target"), strict=True
+        ):
+            try:
+                about = os.stat(path)
+            except OSError as error:
+                return Halt(f"the {name} went away: {error.strerror}")
+            if (about.st_dev, about.st_ino) != (root.device, root.inode):
+                return Halt(f"the {name} was replaced while it was looked at")
+        return None
+
+    def diff(self, sight: Sight, roots: Roots, batch: Batch) -> Diff:
+        """Compare; ask what vouches for removals only where something has to."""
+        base = self.baseline.base
+        diff = self.kernel.diff(base, sight.source, sight.target, batch.removed)
+        if diff.unexplained and self._vcs_state(roots) != self.baseline.notes.get("vcs"):
+            diff = self.kernel.diff(base, sight.source, sight.target, batch.removed, True)
+        return diff
+
+    def meet(self, diff: Diff) -> None:
+        """Stop a first meeting that would set aside what nobody mirrored. Raises FirstMeeting."""
+        if self.baseline.notes.get("met"):
+            return
+        count = diff.count(Line.CONFLICT)
+        if count and not self.settings.adopt:
+            shown = ", ".join(display(row.path) for row in diff.rows(Line.CONFLICT, 0, EXAMPLES))
+            raise FirstMeeting(
+                f"{display(self.settings.target)} was never mirrored from {display(self.settings.source)} and "
+                f"{count} of its entries differ from the source's: {shown}{' …' if count > EXAMPLES else ''}\n"
+                "nothing was touched; --adopt sets them aside and goes on"
+            )
+        self.baseline.note(met=True)
+
+    def second_look(self, diff: Diff, plan: Plan) -> Plan:
+        """On a filesystem that may lie, believe an absence only when it is seen again a second later."""
+        if self.lying is None or not plan.removals:
+            self._absent.clear()
+            return plan
+        now = time.monotonic()
+        gone = [row.path for row in diff.rows(Line.GONE)]
+        self._absent = {path: self._absent.get(path, now) for path in gone}
+        if all(now - first >= SECOND_LOOK for first in self._absent.values()):
+            self._absent.clear()
+            return plan
+        verbs = MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE})
+        return replace(plan, verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
+
+    @property
+    def doubted(self) -> list[bytes]:
+        """Absences that want a second look."""
+        return list(self._absent)
+
+    @property
+    def second_look_due(self) -> float | None:
+        """When that look is due (monotonic)."""
+        return min(self._absent.values()) + SECOND_LOOK if self._absent else None
+
+    def recheck(self, busy: list[bytes]) -> frozenset[bytes]:
+        """Files that may have changed without a word: `busy` ones, and those with further hard links.
+
+        Those whose content is not the baseline's are put in doubt, so that the next cycle reads them.
+        """
+        paths = sorted({*busy, *self.baseline.base.shared()})
+        if not paths:
+            return frozenset()
+        with self.roots() as roots:
+            if isinstance(roots, Halt):
+                return frozenset()
+            digests = self.kernel.hash_many(roots[0], paths, self.control)
+        other: set[bytes] = set()
+        rows: list[tuple[bytes, Agreed | None]] = []
+        for path, digest in zip(paths, digests, strict=True):
+            known = self.baseline.base.get(path)
+            if known is None or known.digest != digest:
+                other.add(path)
+                if known is not None:
+                    rows.append((path, known._replace(source=Fingerprint(0, 0, 0, 0, 0))))
+        if rows:
+            self.baseline.settle(rows)
+        return frozenset(other)
+
+    def options(self, number: int, *, direct: bool, unfinished: bool, patient: bool) -> PlaceOptions:
+        """How this cycle writes."""
+        aside = self.staging.aside(number, time.time()) + (b"-unfinished" if unfinished else b"")
+        return PlaceOptions(
+            self.staging.fd,
+            self.baseline.journal,
+            aside,
+            self.settings.write,
+            direct,
+            self.settings.owner,
+            patient,
+        )
+
+    def finished(self, done: CycleReport, roots: Roots, batch: Batch) -> None:
+        """Remember what the next cycle and the next run need to know. Raises OSError."""
+        notes = self.baseline.notes
+        new: dict[str, Any] = {}
+        if batch.everything or len(batch.paths) > self.settings.timing.few or batch.removed:
+            state = self._vcs_state(roots)
+            if state != notes.get("vcs"):
+                new["vcs"] = state
+        if new:
+            self.baseline.note(**new)
+        if done.full and not done.stopped and not self.control.cancelled:
+            self.trusted = True
+        if self.replaced:
+            self._seen[0] = (roots[0].device, roots[0].inode)
+            self.replaced = False
+        if self.baseline.checkpoint_due:
+            self.baseline.checkpoint()
+
+    def _vcs_state(self, roots: Roots) -> list[Any]:
+        places = control_directories(roots[0], self.settings.source)
+        states = self.kernel.stat_many(roots[0], [place.state_path for place in places])
+        return [list(state.seen) if isinstance(state, Entry) else None for state in states]
+
+
+def _lies(source: bytes) -> str | None:
+    mount = mounts.mount_of(source)
+    return mounts.events_lie(mount.fstype) if mount else None

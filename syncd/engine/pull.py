@@ -1,0 +1,94 @@
+"""The container's changes -> the source: the same kernel and the same checks with the roots swapped.
+
+Only for paths that a person named. What the source held there is set aside beside it, never destroyed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncd.engine.report import problem
+from syncd.engine.scan import scan
+from syncd.engine.staging import open_staging
+from syncd.errors import Refused
+from syncd.kernel.contract import Base, Kernel, Look, PlaceOptions, Root, Rules
+from syncd.model.change import Line
+from syncd.model.path import display, is_within
+from syncd.model.plan import Verb
+from syncd.model.report import Problem
+from syncd.model.settings import Settings
+
+SLICE = 2000
+VERBS = {Line.CHANGED: Verb.REPLACE, Line.CONFLICT: Verb.REPLACE, Line.MADE: Verb.REPLACE, Line.AGREED: Verb.LEAVE}
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What came back."""
+
+    paths: tuple[bytes, ...]
+    aside: tuple[tuple[bytes, str], ...]
+    problems: tuple[Problem, ...]
+
+
+def pull(
+    kernel: Kernel,
+    settings: Settings,
+    state: Path,
+    base: Base,
+    rules: Rules,
+    roots: tuple[Root, Root],
+    paths: Sequence[bytes],
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+) -> Pulled:
+    """Bring what the target holds at `paths` (and below) into the source.
+
+    Refused when the source changed there since both sides agreed, unless `force`. Blocks on the disk.
+    """
+    source, target = roots
+    control = kernel.control()
+    looks = [Look(path, True) for path in sorted(set(paths))]
+    ahead = scan(kernel, roots, rules, base, looks, control, exact=True)
+    changed = [
+        row.path
+        for line in (Line.CHANGED, Line.CONFLICT, Line.GONE)
+        for row in kernel.diff(base, ahead.source, ahead.target).rows(line)
+        if any(is_within(row.path, path) for path in paths)
+    ]
+    if changed and not force:
+        raise Refused(
+            f"the source changed there, too: {', '.join(display(path) for path in changed[:10])}; nothing was pulled. "
+            "--force sets the source's version aside and goes on"
+        )
+    back = scan(kernel, (target, source), rules, kernel.empty_base(), looks, control, exact=True)
+    diff = kernel.diff(kernel.empty_base(), back.source, back.target)
+    wanted = [row.path for line in VERBS if VERBS[line] is not Verb.LEAVE for row in diff.rows(line)]
+    if dry_run or not wanted:
+        return Pulled(tuple(wanted), (), ())
+    staging = open_staging(state / "pull", Path(os.fsdecode(settings.source)), source.fd)
+    aside, problems = [], []
+    try:
+        with tempfile.TemporaryFile(dir=state) as journal:
+            os.set_blocking(journal.fileno(), True)
+            options = PlaceOptions(staging.fd, journal.fileno(), staging.aside(0, time.time()), "replace")
+            actions = diff.actions(VERBS)
+            start = 0
+            while start < len(actions):
+                stop = min(start + SLICE, len(actions))
+                done = kernel.place(target, source, rules, kernel.empty_base(), actions, start, stop, options, control)
+                aside += [(path, kept.decode("utf-8", "backslashreplace")) for path, kept in done.aside]
+                problems += [problem(trouble) for trouble in done.troubles]
+                if done.stopped:
+                    problems.append(Problem(b"", done.stopped, "write", "source"))
+                    break
+                start = done.next
+    finally:
+        staging.close()
+    return Pulled(tuple(wanted), tuple((path, f"{staging.where}/{kept}") for path, kept in aside), tuple(problems))

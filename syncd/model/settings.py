@@ -1,0 +1,38 @@
+"""What the engine is told, with the default beside each field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long words settle. Seconds; see docs/design/overview.md for the reasons."""
+
+    few: int = 8  # more paths than this within `quiet` are a burst
+    many: int = 500  # more paths than this in one burst are a flood
+    quiet: float = 0.030
+    hold: float = 0.250
+    flood_quiet: float = 0.060
+    flood_hold: float = 2.0
+    released: float = 0.005  # after a version control lock went
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One pair and how it is kept. `source` and `target` are absolute real paths."""
+
+    source: bytes
+    target: bytes
+    ignore: tuple[str, ...] = ()  # patterns of the command line, in `.gitignore` grammar
+    ignore_from: tuple[tuple[str, bytes], ...] = ()  # (name, text) of rule files outside the source
+    overlays: tuple[bytes, ...] = ()
+    vcs: bool = False  # mirror .git and its like
+    gitignore: bool = False  # let .gitignore files of the source speak
+    write: str = "auto"  # auto | replace | inplace
+    drift: str = "keep"  # keep | mirror
+    guard: str = "full"  # full | roots
+    watcher: str = "auto"
+    adopt: bool = False  # a first meeting may set aside what the target holds
+    owner: tuple[int, int] | None = None
+    timing: Timing = Timing()

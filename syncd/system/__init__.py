@@ -1,0 +1,1 @@
+"""The machine: one thing a file, no sync logic."""

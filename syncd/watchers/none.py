@@ -1,0 +1,35 @@
+"""The watcher of a single cycle: it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from syncd.kernel.contract import Root, Rules
+from syncd.model.change import Hints
+from syncd.watchers.base import Coverage
+
+
+class NoWatcher:
+    """Watches nothing, for `sync`."""
+
+    name = "none"
+    bound = 0.0
+    fd = -1
+
+    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
+        """Nothing to cover."""
+        return Coverage(0)
+
+    def watch_locks(self, root: Root, directory: bytes, names: Collection[bytes]) -> None:
+        """Nothing to watch."""
+
+    def read(self) -> Hints:
+        """Nothing to say."""
+        return Hints()
+
+    def drain(self) -> Hints:
+        """Nothing to say."""
+        return Hints()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
