@@ -29,11 +29,10 @@ class LockWatch:
                 seen = self._present(roots[0], now)
         self._first = seen
         young = {key: first for key, first in seen.items() if now - first < PATIENCE}
-        old = [display(path) for path, inode in seen if (path, inode) not in young]
+        named = [display(path) for path, _ in young]
+        named += [f"{display(path)} (left behind; it no longer counts)" for path, _ in seen.keys() - young.keys()]
+        self.held_by = ", ".join(sorted(named))
         self.due = min(young.values()) + PATIENCE if young else None
-        self.held_by = ", ".join(display(path) for path, _ in young)
-        if old:
-            self.held_by = f"{', '.join(old)} (left behind; it no longer counts)"
         return bool(young)
 
     def _present(self, root: Root, now: float) -> dict[tuple[bytes, int], float]:

@@ -137,7 +137,8 @@ class Pair:
         if all(now - first >= SECOND_LOOK for first in self._absent.values()):
             self._absent.clear()
             return plan
-        return replace(plan, verbs=MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE}), removals=0, unexplained=0)
+        verbs = MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE})
+        return replace(plan, verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
 
     @property
     def doubted(self) -> list[bytes]:

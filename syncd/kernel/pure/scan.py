@@ -48,9 +48,7 @@ def check_root(root: Root) -> None:
 def without_repetition(places: dict[bytes, bool]) -> tuple[Look, ...]:
     """The places in order, without those that a deep one takes in."""
     return tuple(
-        Look(path, places[path])
-        for path in in_order(places)
-        if not any(places.get(above) for above in ancestors(path))
+        Look(path, places[path]) for path in in_order(places) if not any(places.get(above) for above in ancestors(path))
     )
 
 
