@@ -82,7 +82,7 @@ def _runner(opened: Opened, once: bool, show: Show) -> Runner:
         pair.settings.source, pair.settings.target, chosen()[0], watcher.name, reason,
         notes=tuple(opened.notes), pid=os.getpid(),
     )  # fmt: skip
-    runner = Runner(pair, Watch(watcher), status, show.cycle, once=once)
+    runner = Runner(pair, Watch(watcher, pair.settings.source), status, show.cycle, once=once)
     runner.announce = show.announce
     show.runner = runner
     return runner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from syncd.engine.pair import Pair
-from syncd.engine.watch import LOCKS
+from syncd.engine.vcs import control_directories
 from syncd.kernel.contract import Root
 from syncd.model.entry import Entry
 from syncd.model.path import display
@@ -15,7 +15,6 @@ class LockWatch:
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
         self._patience = pair.settings.timing.left_behind
-        self._paths = [directory + b"/" + name for directory, names in LOCKS.items() for name in names]
         self._first: dict[tuple[bytes, int], float] = {}  # (path, inode) -> first seen
         self.held_by = ""
         self.due: float | None = None
@@ -36,7 +35,8 @@ class LockWatch:
 
     def _present(self, root: Root, now: float) -> dict[tuple[bytes, int], float]:
         found = {}
-        for path, state in zip(self._paths, self._pair.kernel.stat_many(root, self._paths), strict=True):
+        paths = [place.lock_path for place in control_directories(root, self._pair.settings.source)]
+        for path, state in zip(paths, self._pair.kernel.stat_many(root, paths), strict=True):
             if isinstance(state, Entry):
                 key = (path, state.seen.inode)
                 found[key] = self._first.get(key, now)

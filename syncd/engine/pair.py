@@ -15,6 +15,7 @@ from syncd.engine.guard import Guard
 from syncd.engine.ignore import compile_rules
 from syncd.engine.scan import Sight
 from syncd.engine.staging import Staging
+from syncd.engine.vcs import control_directories
 from syncd.errors import FirstMeeting
 from syncd.kernel.contract import Diff, Kernel, Look, PlaceOptions, Root
 from syncd.model.change import Batch, Line
@@ -25,7 +26,6 @@ from syncd.model.report import CycleReport, Halt
 from syncd.model.settings import Settings
 from syncd.system import mounts
 
-VCS_STATE = (b".git/index", b".hg/dirstate", b".jj/working_copy/checkout")
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
 EXAMPLES = 10
 
@@ -245,7 +245,8 @@ class Pair:
             self.baseline.checkpoint()
 
     def _vcs_state(self, roots: Roots) -> list[Any]:
-        states = self.kernel.stat_many(roots[0], VCS_STATE)
+        places = control_directories(roots[0], self.settings.source)
+        states = self.kernel.stat_many(roots[0], [place.state_path for place in places])
         return [list(state.seen) if isinstance(state, Entry) else None for state in states]
 
 

@@ -100,13 +100,12 @@ def test_a_target_on_each(mount: Path, tmp_path: Path) -> None:
 
 
 def test_the_layer_below_an_overlay_is_mirrored_and_changed(tmp_path: Path) -> None:
-    with overlayfs(tmp_path / "mount") as source:
-        with watching(source, tmp_path / "target", tmp_path / "home") as watch:
-            assert (watch.target / "image" / "file").read_text() == "from the lower layer"
-            (source / "image" / "file").write_text("copied up")
-            eventually(lambda: (watch.target / "image" / "file").read_text() == "copied up", "a copy up is not seen")
-            (source / "image").rename(source / "moved") if _can_move(source) else shutil.rmtree(source / "image")
-            assert_flushed(watch)
+    with overlayfs(tmp_path / "mount") as source, watching(source, tmp_path / "target", tmp_path / "home") as watch:
+        assert (watch.target / "image" / "file").read_text() == "from the lower layer"
+        (source / "image" / "file").write_text("copied up")
+        eventually(lambda: (watch.target / "image" / "file").read_text() == "copied up", "a copy up is not seen")
+        (source / "image").rename(source / "moved") if _can_move(source) else shutil.rmtree(source / "image")
+        assert_flushed(watch)
 
 
 def _can_move(source: Path) -> bool:
@@ -152,13 +151,11 @@ def test_an_edit_behind_a_share_arrives_within_the_stated_bound(tmp_path: Path) 
         edit("edited", lambda: (behind / "d3" / "f3").write_text("edited on the other side"))
         edit("same size", lambda: (behind / "d4" / "f4").write_text("5"))
         edit("made", lambda: (behind / "d5" / "new").write_text("new"))
-        edit("removed", lambda: (behind / "d6" / "f6").unlink())
+        edit("removed", (behind / "d6" / "f6").unlink)
         edit("renamed", lambda: (behind / "d7").rename(behind / "renamed"))
         edit("many removed", lambda: shutil.rmtree(behind / "d0"))
         (mount / "d1" / "here").write_text("through the mount")
-        eventually(
-            lambda: (watch.target / "d1" / "here").exists(), "a write through the mount", status["bound"] + SLACK
-        )
+        eventually((watch.target / "d1" / "here").exists, "a write through the mount", status["bound"] + SLACK)
         assert not [report for report in watch.passed() if report["halt"]]
     print({what: f"{seconds:.1f} of {bound:.1f} s" for what, (seconds, bound) in took.items()})
 
