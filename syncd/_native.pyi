@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from syncd.kernel.contract import RuleSource, Rules
+from syncd.kernel.contract import Rules, RuleSource
 
 ABI: int
 
