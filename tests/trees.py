@@ -26,6 +26,12 @@ class Link:
 
     text: str | bytes
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", os.fsencode(self.text))
+
+    def __repr__(self) -> str:
+        return f"Link({self.text!r})"
+
 
 @dataclass(frozen=True)
 class File:
@@ -76,7 +82,7 @@ def _build(fd: int, literal: Literal) -> None:
         if isinstance(value, bytes):
             value = File(value)
         if isinstance(value, Link):
-            os.symlink(os.fsencode(value.text), name, dir_fd=fd)
+            os.symlink(value.text, name, dir_fd=fd)
         elif isinstance(value, Fifo):
             os.mkfifo(name, dir_fd=fd)
         elif isinstance(value, File):
@@ -145,8 +151,6 @@ def as_bytes(literal: Literal) -> dict[bytes, Any]:
             value = as_bytes(value)
         elif isinstance(value, File):
             value = value.data
-        elif isinstance(value, Link):
-            value = Link(os.fsencode(value.text))
         found[name] = value
     return dict(sorted(found.items()))
 

@@ -69,7 +69,9 @@ class Scene:
         return self.kernel.diff(self.base, source, target, removed)
 
     def options(self, **changed: Any) -> PlaceOptions:
-        return PlaceOptions(**{"staging": self.staging_fd, "journal": self.journal, "aside": b"conflicts/now", **changed})
+        return PlaceOptions(
+            **{"staging": self.staging_fd, "journal": self.journal, "aside": b"conflicts/now", **changed}
+        )
 
     def place(self, diff: Diff, verbs: Mapping[Line, Verb] = KEEP, size: int = SLICE, **options: Any) -> Outcomes:
         """Carry out all actions, slice by slice; the outcomes of the last slice are returned."""

@@ -118,7 +118,11 @@ def test_each_side_compares_with_its_own_fingerprint(scene: Make) -> None:
     made = scene({"f": b"1"}, {"f": b"1"})
     source, target = made.scan()
     row = agreed_from(source.get(b"f"), digest=b"x" * 16)._replace(target=target.get(b"f").seen)
-    for part, digests in (({}, (b"x" * 16,) * 2), ({"source": ZERO}, (None, b"x" * 16)), ({"target": ZERO}, (b"x" * 16, None))):
+    for part, digests in (
+        ({}, (b"x" * 16,) * 2),
+        ({"source": ZERO}, (None, b"x" * 16)),
+        ({"target": ZERO}, (b"x" * 16, None)),
+    ):
         made.base = made.kernel.settle(made.base, [(b"f", row._replace(**part))], made.journal)
         source, target = made.scan()
         assert (source.get(b"f").digest, target.get(b"f").digest) == digests
@@ -145,7 +149,9 @@ def test_excluded_names_are_passed_over_on_both_sides(scene: Make) -> None:
 
 
 def test_a_source_walk_reads_nested_rule_files(scene: Make) -> None:
-    made = scene({"d": {".ign": b"*.tmp\n", "a.tmp": b"", "b": b""}, "a.tmp": b""}, {"d": {"c.tmp": b""}}, nested=[b".ign"])
+    made = scene(
+        {"d": {".ign": b"*.tmp\n", "a.tmp": b"", "b": b""}, "a.tmp": b""}, {"d": {"c.tmp": b""}}, nested=[b".ign"]
+    )
     source, target = made.scan()
     assert [path for path, _ in source.rows()] == [b"a.tmp", b"d", b"d/.ign", b"d/b"]
     assert [path for path, _ in target.rows()] == [b"d"]
@@ -170,7 +176,9 @@ def test_what_cannot_be_read_is_trouble_and_not_absent(scene: Make) -> None:
     name = b"x" * 300  # ENAMETOOLONG is no word about absence
     assert made.kernel.stat_many(made.roots[0], [b"f/x", b"nowhere", b"d/" + name]) == [None, None, errno.ENAMETOOLONG]
     tree, _ = made.scan([Look(b"d/" + name, False)])
-    assert [(t.path, t.errno, t.op, t.side) for t in tree.troubles] == [(b"d/" + name, errno.ENAMETOOLONG, "scan", Side.SOURCE)]
+    assert [(t.path, t.errno, t.op, t.side) for t in tree.troubles] == [
+        (b"d/" + name, errno.ENAMETOOLONG, "scan", Side.SOURCE)
+    ]
 
 
 def test_a_directory_that_may_not_be_read_is_unknown(scene: Make, as_user: Any) -> None:
