@@ -23,9 +23,12 @@ from syncd.control.status import Status
 from syncd.engine.watch import Watch
 from syncd.errors import Halted, Interrupted, NothingRunning, NotInSync
 from syncd.kernel.choose import chosen, load
+from syncd.model.path import display
 from syncd.model.report import CycleReport
 from syncd.model.settings import Settings
+from syncd.watchers.base import Watcher
 
+NAMED = 10  # paths named in one message
 PATIENCE = 1800.0  # seconds that `sync` waits for a cycle of the watch that holds the pair
 
 
@@ -69,7 +72,8 @@ def _runner(opened: Opened, once: bool, show: Show) -> Runner:
     if once:
         from syncd.watchers.none import NoWatcher
 
-        watcher, reason = NoWatcher(), "one cycle"
+        watcher: Watcher = NoWatcher()
+        reason = "one cycle"
     else:
         from syncd.watchers.choose import choose
 
@@ -80,7 +84,7 @@ def _runner(opened: Opened, once: bool, show: Show) -> Runner:
         pair.settings.source, pair.settings.target, chosen()[0], watcher.name, reason,
         notes=tuple(opened.notes), pid=os.getpid(),
     )  # fmt: skip
-    runner = Runner(pair, Watch(watcher), status, show.cycle, once=once)
+    runner = Runner(pair, Watch(watcher, pair.settings.source), status, show.cycle, once=once)
     runner.announce = show.announce
     show.runner = runner
     return runner
@@ -127,7 +131,10 @@ def _judge(runner: Runner, once: bool, interrupted: bool) -> None:
 def _judge_cycle(last: CycleReport) -> None:
     if last.halt is not None:
         raise Halted(str(last.halt))
-    if last.stopped or last.busy or last.problems:
+    if last.again:
+        named = ", ".join(display(path) for path in sorted(last.again)[:NAMED])
+        raise NotInSync(f"{len(last.again)} entries changed while they were mirrored: {named}; run it once more")
+    if not last.in_sync or last.problems:
         raise NotInSync(f"{len(last.problems)} entries could not be mirrored (they are listed above)")
 
 

@@ -20,11 +20,13 @@ from syncd.control.locks import LockWatch
 from syncd.control.status import State, Status
 from syncd.engine.cycle import Announce, cycle
 from syncd.engine.ignore import names_rule_file
+from syncd.engine.moves import candidates
 from syncd.engine.pair import Pair
 from syncd.engine.settle import Settle
 from syncd.engine.watch import Watch
 from syncd.errors import SyncdError
-from syncd.model.change import Batch
+from syncd.model.change import Batch, Hints
+from syncd.model.path import any_above
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.system.mounts import mounts_below, open_changes
 
@@ -111,8 +113,9 @@ class Runner:
 
     def run(self) -> None:
         """Watch and mirror until `stop`. An error that ends it stands in `error`."""
-        mounts = open_changes()
+        mounts = -1
         try:
+            mounts = open_changes()
             self._below = mounts_below(self.pair.settings.source)
             self._full_cycle(EVERYTHING)
             self.started.set()
@@ -136,7 +139,8 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - the thread that waits for it raises it
             self.error = error
         finally:
-            os.close(mounts)
+            if mounts >= 0:
+                os.close(mounts)
             self._show(state=State.STOPPED)
             self._refuse_commands()
             self.watch.watcher.close()
@@ -160,9 +164,16 @@ class Runner:
         now = time.monotonic()
         if hints.locks or self._locks.due is not None:
             self._look_at_locks(now)
-        self._settle.offer(hints, now)
+        self._settle.offer(self._with_moves(hints), now)
         _remember(self._hinted, hints.ready)
         _remember(self._hinted, hints.waiting)
+
+    def _with_moves(self, hints: Hints) -> Hints:
+        """A large file that may have been moved waits for the word on its old name, to be looked at together."""
+        if not hints.moves:
+            return hints
+        new = frozenset(new for _, new in candidates(self.pair.baseline.base, hints.moves))
+        return replace(hints, ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
 
     def _look_at_locks(self, now: float) -> None:
         self._settle.hold(self._locks.look(now), now)
@@ -188,9 +199,8 @@ class Runner:
         if self._again:
             again, self._again = self._again, frozenset()
             return Batch(again)
-        due = self.pair.second_look_due
-        if due is not None and now >= due:
-            return Batch(frozenset(self.pair.doubted))
+        if absent := self.pair.overdue(now):
+            return Batch(absent)
         late = frozenset(path for path, (due, _) in self._busy.items() if now >= due)
         return Batch(late) if late else None
 
@@ -223,7 +233,7 @@ class Runner:
         for path in done.busy:
             delay = min(self._busy[path][1] * 2, BUSY_MOST) if path in self._busy else BUSY_FIRST
             self._busy[path] = (now + delay, delay)
-        self._again = done.again
+        self._again = done.again if batch.everything else (self._again - batch.paths) | done.again
         if done.put or done.removed:
             _remember(self._written, batch.paths)
         if done.stopped:
@@ -231,10 +241,10 @@ class Runner:
             self._retry = (now + delay, delay)
         else:
             self._retry = None
-        self._tell(done)
+        self._tell(done, batch)
         return done
 
-    def _tell(self, done: CycleReport) -> None:
+    def _tell(self, done: CycleReport, batch: Batch) -> None:
         old = self.status
         lags = (*old.lags, done.lag)[-LAGS:] if done.lag is not None else old.lags
         state = State.IN_SYNC
@@ -244,7 +254,7 @@ class Runner:
             state = State.WAITING
         elif self._settle:
             state = State.SETTLING
-        problems = done.problems if done.full else _merge(old.problems, done)
+        problems = done.problems if done.full else _merge(old.problems, done, batch)
         self._show(
             state=state, cycles=done.number, last=done, last_at=time.time(), lags=lags,
             entries=done.entries or old.entries, problems=problems, busy=tuple(self._busy),
@@ -271,6 +281,8 @@ class Runner:
         os.eventfd_read(self._wake)
         while not self._commands.empty() and not self._stop:
             command, answer = self._commands.get()
+            if not answer.set_running_or_notify_cancel():
+                continue  # who asked did not wait for it
             try:
                 answer.set_result(command())
             except SyncdError as error:
@@ -281,7 +293,9 @@ class Runner:
 
     def _refuse_commands(self) -> None:
         while not self._commands.empty():
-            self._commands.get()[1].set_exception(SyncdError("the watch is ending"))
+            answer = self._commands.get()[1]
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(SyncdError("the watch is ending"))
 
     def flush(self, deadline: float) -> Flushed:
         """The barrier: what was written before the call is readable in the target afterwards.
@@ -339,9 +353,17 @@ def _remember(times: dict[bytes, float], paths: frozenset[bytes]) -> None:
             del times[next(iter(times))]
 
 
-def _merge(old: tuple[Problem, ...], done: CycleReport) -> tuple[Problem, ...]:
-    """Problems after a partial cycle: those of paths it did not speak of stay."""
-    if not done.problems:
-        return old if not old else tuple(p for p in old if p.op != "busy")
+def _merge(old: tuple[Problem, ...], done: CycleReport, batch: Batch) -> tuple[Problem, ...]:
+    """Problems after a partial cycle: those of paths it did not look at stay."""
+    if not old:
+        return done.problems
     new = {problem.path for problem in done.problems}
-    return (*(p for p in old if p.path not in new and p.op != "busy"), *done.problems)
+    stay = [
+        p
+        for p in old
+        if p.op != "busy"
+        and p.path not in new
+        and p.path not in batch.paths
+        and not (batch.deep and any_above(p.path, batch.deep))
+    ]
+    return (*stay, *done.problems)

@@ -15,6 +15,7 @@ from syncd.engine.guard import Guard
 from syncd.engine.ignore import compile_rules
 from syncd.engine.scan import Sight
 from syncd.engine.staging import Staging
+from syncd.engine.vcs import control_directories
 from syncd.errors import FirstMeeting
 from syncd.kernel.contract import Diff, Kernel, PlaceOptions, Root
 from syncd.model.change import Batch, Line
@@ -25,7 +26,6 @@ from syncd.model.report import CycleReport, Halt
 from syncd.model.settings import Settings
 from syncd.system import mounts
 
-VCS_STATE = (b".git/index", b".hg/dirstate", b".jj/working_copy/checkout")
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
 EXAMPLES = 10
 
@@ -126,23 +126,33 @@ class Pair:
             )
         self.baseline.note(met=True)
 
-    def second_look(self, diff: Diff, plan: Plan) -> Plan:
-        """On a filesystem that may lie, believe an absence only when it is seen again a second later."""
-        if self.lying is None or not plan.removals:
-            self._absent.clear()
+    def second_look(self, diff: Diff, plan: Plan, looked: frozenset[bytes] | None, now: float) -> Plan:
+        """On a filesystem that may lie, believe an absence only when it is seen again a second later.
+
+        `looked`: the paths of a partial cycle, None in a full one. Absences elsewhere go on waiting.
+        """
+        if self.lying is None:
             return plan
-        now = time.monotonic()
         gone = [row.path for row in diff.rows(Line.GONE)]
-        self._absent = {path: self._absent.get(path, now) for path in gone}
-        if all(now - first >= SECOND_LOOK for first in self._absent.values()):
-            self._absent.clear()
+        newest = max((self._absent.get(path, now) for path in gone), default=now)
+        left = {} if looked is None else {p: first for p, first in self._absent.items() if p not in looked}
+        for path in gone:
+            left.pop(path, None)
+        self._absent = left
+        if not gone or now - newest >= SECOND_LOOK:
             return plan
-        return replace(plan, verbs=MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE}), removals=0, unexplained=0)
+        self._absent |= dict.fromkeys(gone, newest)  # one line of the table has one verb: they wait together
+        verbs = MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE})
+        return replace(plan, verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
 
     @property
     def doubted(self) -> list[bytes]:
         """Absences that want a second look."""
         return list(self._absent)
+
+    def overdue(self, now: float) -> frozenset[bytes]:
+        """Those of them whose second look is due."""
+        return frozenset(path for path, first in self._absent.items() if now - first >= SECOND_LOOK)
 
     @property
     def second_look_due(self) -> float | None:
@@ -205,7 +215,8 @@ class Pair:
             self.baseline.checkpoint()
 
     def _vcs_state(self, roots: Roots) -> list[Any]:
-        states = self.kernel.stat_many(roots[0], VCS_STATE)
+        places = control_directories(roots[0], self.settings.source)
+        states = self.kernel.stat_many(roots[0], [place.state_path for place in places])
         return [list(state.seen) if isinstance(state, Entry) else None for state in states]
 
 

@@ -29,7 +29,7 @@ DROPPED = (0, 0, 0, 0, bytes(16), *NOTHING, *NOTHING)
 Rows = Iterable[tuple[bytes, Agreed | None]]
 
 
-class Bad(Exception):  # noqa: N818
+class Bad(Exception):
     """A frame that was cut off, fails its checksum, or says what no frame says."""
 
 
@@ -47,9 +47,7 @@ def encode(path: bytes, agreed: Agreed | None) -> bytes:
     else:
         flags = SHARED * agreed.shared | MOUNT * agreed.mount
         digest = agreed.digest or bytes(16)
-        fixed = FIXED.pack(
-            agreed.kind, flags, agreed.mode, agreed.mtime_ns, digest, *agreed.source, *agreed.target
-        )
+        fixed = FIXED.pack(agreed.kind, flags, agreed.mode, agreed.mtime_ns, digest, *agreed.source, *agreed.target)
         link = agreed.link or b""
     return b"".join((LENGTH.pack(len(path)), path, fixed, LENGTH.pack(len(link)), link))
 
@@ -187,16 +185,19 @@ def decode(body: bytes) -> Iterator[tuple[bytes, Agreed | None]]:
         if kind == 0:
             yield path, None
         elif kind in (Kind.FILE, Kind.DIR, Kind.LINK):
-            yield path, Agreed(
-                Kind(kind),
-                mode,
-                mtime_ns,
-                digest if kind == Kind.FILE else None,
-                link if kind == Kind.LINK else None,
-                Fingerprint(*seen[:5]),
-                Fingerprint(*seen[5:]),
-                bool(flags & SHARED),
-                bool(flags & MOUNT),
+            yield (
+                path,
+                Agreed(
+                    Kind(kind),
+                    mode,
+                    mtime_ns,
+                    digest if kind == Kind.FILE else None,
+                    link if kind == Kind.LINK else None,
+                    Fingerprint(*seen[:5]),
+                    Fingerprint(*seen[5:]),
+                    bool(flags & SHARED),
+                    bool(flags & MOUNT),
+                ),
             )
         else:
             raise Bad

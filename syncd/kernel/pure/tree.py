@@ -45,8 +45,7 @@ class Nested(Generic[V]):
             path, node = pending.pop()
             if node.value is not None and path != below:
                 yield path, node.value
-            for name in sorted(node.below, reverse=True):
-                pending.append((join(path, name), node.below[name]))
+            pending += [(join(path, name), node.below[name]) for name in sorted(node.below, reverse=True)]
 
     def node(self, path: bytes) -> Node[V] | None:
         node: Node[V] | None = self.top
@@ -121,8 +120,10 @@ class PureTree(Nested[Entry]):
             mine, theirs = self.get(path), other.get(path)
             if (
                 (mine and mine.seen) != (theirs and theirs.seen)
-                and self.knows(path) and other.knows(path)
-                and self.covers(path) and other.covers(path)
+                and self.knows(path)
+                and other.knows(path)
+                and self.covers(path)
+                and other.covers(path)
             ):
                 found.append(path)
         return found
