@@ -5,7 +5,9 @@
 
 use pyo3::prelude::*;
 
+mod fds;
 mod rules;
+mod watch;
 
 /// The version of the face that `syncd/kernel/choose.py` expects.
 const ABI: u32 = 1;
@@ -15,6 +17,7 @@ const ABI: u32 = 1;
 fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ABI", ABI)?;
     module.add_class::<rules::Rules>()?;
+    module.add_class::<watch::Watcher>()?;
     module.add_function(wrap_pyfunction!(rules::compile_rules, module)?)?;
     Ok(())
 }
