@@ -20,11 +20,12 @@ from syncd.control.locks import LockWatch
 from syncd.control.status import State, Status
 from syncd.engine.cycle import Announce, cycle
 from syncd.engine.ignore import names_rule_file
+from syncd.engine.moves import candidates
 from syncd.engine.pair import Pair
 from syncd.engine.settle import Settle
 from syncd.engine.watch import Watch
 from syncd.errors import SyncdError
-from syncd.model.change import Batch
+from syncd.model.change import Batch, Hints
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.system.mounts import mounts_below, open_changes
 
@@ -160,9 +161,16 @@ class Runner:
         now = time.monotonic()
         if hints.locks or self._locks.due is not None:
             self._look_at_locks(now)
-        self._settle.offer(hints, now)
+        self._settle.offer(self._with_moves(hints), now)
         _remember(self._hinted, hints.ready)
         _remember(self._hinted, hints.waiting)
+
+    def _with_moves(self, hints: Hints) -> Hints:
+        """A large file that may have been moved waits for the word on its old name, to be looked at together."""
+        if not hints.moves:
+            return hints
+        new = frozenset(new for _, new in candidates(self.pair.baseline.base, hints.moves))
+        return replace(hints, ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
 
     def _look_at_locks(self, now: float) -> None:
         self._settle.hold(self._locks.look(now), now)
@@ -200,7 +208,10 @@ class Runner:
         if batch.everything or names_rule_file(batch.paths, self.pair.settings):
             return self._full_cycle(replace(batch, everything=True))
         patient = bool(self._busy) and batch.paths <= self._busy.keys()
-        return self._after(cycle(self.pair, batch, patient=patient, announce=self.announce), batch)
+        done = cycle(self.pair, batch, patient=patient, announce=self.announce)
+        if done.halt is not None:  # judged again as a whole, so that its id names every removal
+            return self._full_cycle(replace(batch, everything=True))
+        return self._after(done, batch)
 
     def _full_cycle(self, batch: Batch) -> CycleReport:
         """Watch everything anew and look at everything."""
@@ -268,6 +279,8 @@ class Runner:
         os.eventfd_read(self._wake)
         while not self._commands.empty() and not self._stop:
             command, answer = self._commands.get()
+            if not answer.set_running_or_notify_cancel():
+                continue  # who asked did not wait for it
             try:
                 answer.set_result(command())
             except SyncdError as error:
@@ -278,7 +291,9 @@ class Runner:
 
     def _refuse_commands(self) -> None:
         while not self._commands.empty():
-            self._commands.get()[1].set_exception(SyncdError("the watch is ending"))
+            answer = self._commands.get()[1]
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(SyncdError("the watch is ending"))
 
     def flush(self, deadline: float) -> Flushed:
         """The barrier: what was written before the call is readable in the target afterwards.

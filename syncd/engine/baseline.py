@@ -25,6 +25,7 @@ from syncd.system.savefile import SaveFile
 
 SMALLEST = 1 << 20  # bytes of journal that are never worth a checkpoint
 SHARE = 4  # a checkpoint is due when the journal is larger than 1/SHARE of it
+TRIES = 5  # to read beside a running watch
 FILE = re.compile(r"(baseline|journal)\.(\d+)")
 
 
@@ -47,16 +48,20 @@ class Baseline:
         self.base: Base = kernel.empty_base()
         self.generation = 0
         self.journal = -1
-        self._load()
+        for left in reversed(range(TRIES)):
+            try:
+                self._load()
+                break
+            except FileNotFoundError:  # a running watch wrote two checkpoints meanwhile
+                if not left:
+                    raise
 
     def open(self, run: Mapping[str, Any]) -> None:
         """Begin to write: note `run` (where this run stands) in the journal. Raises OSError."""
-        if not self.whole:
-            self.generation += 1  # never append to a damaged journal
-        path = self.directory / f"journal.{self.generation}"
-        self.journal = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not self.whole:
-            self.checkpoint()
+        if self.known and self.whole:
+            self.journal = self._open_journal(self.generation)
+        else:
+            self.checkpoint()  # never append to a damaged journal; a journal always has its checkpoint
         self.note(run=dict(run), clean=False)
 
     def note(self, **values: Any) -> None:
@@ -75,7 +80,7 @@ class Baseline:
     def forget(self) -> None:
         """Begin anew, before `open`: this target was never mirrored."""
         self.base, self.intents, self.notes = self.kernel.empty_base(), [], {}
-        self.known, self.whole = False, False  # a new generation; the old files go
+        self.known = False  # `open` begins a new generation; the old files go
 
     @property
     def checkpoint_due(self) -> bool:
@@ -94,16 +99,24 @@ class Baseline:
         After an error the old files are as they were and go on being used.
         """
         number = self.generation + 1
-        with SaveFile(self.directory / f"baseline.{number}") as file:
-            self.kernel.save_tree(self.base, [json.dumps(self.notes, sort_keys=True).encode()], file.fileno())
-        journal = os.open(
-            self.directory / f"journal.{number}", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
-        os.close(self.journal)
+        path = self.directory / f"baseline.{number}"
+        try:
+            with SaveFile(path) as file:
+                self.kernel.save_tree(self.base, [json.dumps(self.notes, sort_keys=True).encode()], file.fileno())
+            journal = self._open_journal(number)
+        except BaseException:
+            path.unlink(missing_ok=True)  # or the next run would not read what the old journal goes on to say
+            raise
+        if self.journal >= 0:
+            os.close(self.journal)
         self.journal, self.generation = journal, number
-        for path, _, old in self._files():
-            if old < number - 1:
-                path.unlink(missing_ok=True)
+        for old, _, its_number in self._files():
+            if its_number < number - 1:
+                old.unlink(missing_ok=True)
+
+    def _open_journal(self, number: int) -> int:
+        path = self.directory / f"journal.{number}"
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self, *, clean: bool, **values: Any) -> None:
         """Stop writing. `clean` says that the target was flushed before: then this mark is, too."""
@@ -112,8 +125,7 @@ class Baseline:
         try:
             if clean:
                 self.note(clean=True, **values)
-                self.checkpoint()
-                os.fsync(self.journal)
+                self.checkpoint()  # flushed, and the mark is in it
         finally:
             os.close(self.journal)
             self.journal = -1
@@ -126,36 +138,29 @@ class Baseline:
 
     def _load(self) -> None:
         files = self._files()
+        self.whole = True
         self.known = bool(files)
-        numbers = sorted({number for _, _, number in files})
-        self.generation = numbers[-1] if numbers else 0
+        self.generation = max((number for _, _, number in files), default=0)
         checkpoints = sorted((number for _, kind, number in files if kind == "baseline"), reverse=True)
-        for start in [*checkpoints, -1]:
-            journals = [number for number in numbers if number >= start]
-            paths = [self.directory / f"journal.{number}" for number in journals]
-            if start >= 0:
-                paths.insert(0, self.directory / f"baseline.{start}")
-            elif numbers and numbers[0] > 0:
-                self.whole = False  # journals whose checkpoint is lost say nothing
-                return
-            if self._read(paths, checkpoint=start >= 0):
+        for start in checkpoints:
+            journals = sorted(number for _, kind, number in files if kind == "journal" and number >= start)
+            paths = [self.directory / f"baseline.{start}"]
+            if self._read(paths + [self.directory / f"journal.{number}" for number in journals]):
                 return
             self.whole = False
+        self.whole = not files
 
-    def _read(self, paths: list[Path], *, checkpoint: bool) -> bool:
-        fds = []
+    def _read(self, paths: list[Path]) -> bool:
+        """Take over what `paths` (a checkpoint, then journals) say; False if the checkpoint is damaged."""
+        fds: list[int] = []
         try:
-            for path in paths:
-                if path.exists():
-                    fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            if not checkpoint:
-                fds.insert(0, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+            fds += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
             loaded = self.kernel.load_tree(fds)
         finally:
             for fd in fds:
                 os.close(fd)
-        if checkpoint and not loaded.whole and len(loaded.base) == 0 and not loaded.notes:
-            return False
+        if not loaded.whole and not loaded.notes:
+            return False  # a checkpoint begins with its note, so this one could not be read
         self.base, self.intents = loaded.base, loaded.intents
         self.whole = self.whole and loaded.whole
         for note in loaded.notes:

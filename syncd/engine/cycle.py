@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 
 from syncd.engine.apply import apply
+from syncd.engine.moves import rename_moved
 from syncd.engine.pair import Pair
 from syncd.engine.plan import plan_mirror
 from syncd.engine.report import report, report_halt
-from syncd.engine.scan import Sight, looks, scan
+from syncd.engine.scan import Sight, is_bare, looks, scan
 from syncd.kernel.contract import Diff
-from syncd.model.change import Batch
+from syncd.model.change import Batch, Line
 from syncd.model.report import CycleReport, Halt
 
 Announce = Callable[[Sight, Diff], None]  # told before anything is written; may raise Refused
@@ -42,6 +43,8 @@ def cycle(
             return report_halt(number, roots, full=batch.everything, took=time.monotonic() - began)
         full = batch.everything or pair.replaced
         scope = None if full else looks(batch)
+        if batch.moves and not full:
+            rename_moved(pair.kernel, roots, pair.rules, pair.baseline, batch.moves, pair.control)
         sight = scan(
             pair.kernel, roots, pair.rules, pair.baseline.base, scope, pair.control,
             force=pair.lying is not None, trusted=pair.trusted or not full,
@@ -50,13 +53,14 @@ def cycle(
         plan = plan_mirror(
             diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
         )
-        pair.meet(diff)
         plan = pair.second_look(diff, plan)
-        checked = pair.guard.check(plan, began, bare=sight.bare, replaced=pair.replaced)
+        bare = bool(plan.removals or plan.counts[Line.CONFLICT]) and is_bare(roots[0])
+        checked = pair.guard.check(plan, began, bare=bare, replaced=pair.replaced)
         if isinstance(checked, Halt):
             return report_halt(number, checked, full=full, took=time.monotonic() - began, notes=plan.notes)
         if announce is not None:
             announce(sight, diff)
+        pair.meet(diff)
         if halt := pair.moved(roots):
             return report_halt(number, halt, full=full, took=time.monotonic() - began)
         options = pair.options(number, direct=len(sight.target) == 0 and full, unfinished=unfinished, patient=patient)

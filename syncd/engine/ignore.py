@@ -28,6 +28,5 @@ def compile_rules(kernel: Kernel, settings: Settings) -> Rules:
 def names_rule_file(paths: frozenset[bytes], settings: Settings) -> bool:
     """Whether a rule file that is in force is among `paths`."""
     names = RULE_FILES if settings.gitignore else frozenset((b".syncdignore",))
-    if names.isdisjoint(paths) and not any(path.endswith(tuple(b"/" + n for n in names)) for path in paths):
-        return False
-    return True
+    blob = b"/" + b"\0/".join(paths) + b"\0"  # one search instead of a step per path
+    return any(b"/" + name + b"\0" in blob for name in names)

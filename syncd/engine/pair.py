@@ -15,6 +15,7 @@ from syncd.engine.guard import Guard
 from syncd.engine.ignore import compile_rules
 from syncd.engine.scan import Sight
 from syncd.engine.staging import Staging
+from syncd.engine.vcs import control_directories
 from syncd.errors import FirstMeeting
 from syncd.kernel.contract import Diff, Kernel, PlaceOptions, Root
 from syncd.model.change import Batch, Line
@@ -25,7 +26,6 @@ from syncd.model.report import CycleReport, Halt
 from syncd.model.settings import Settings
 from syncd.system import mounts
 
-VCS_STATE = (b".git/index", b".hg/dirstate", b".jj/working_copy/checkout")
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
 EXAMPLES = 10
 
@@ -114,16 +114,17 @@ class Pair:
 
     def meet(self, diff: Diff) -> None:
         """Stop a first meeting that would set aside what nobody mirrored. Raises FirstMeeting."""
-        if self.baseline.notes.get("met") or self.settings.adopt:
+        if self.baseline.notes.get("met"):
             return
         count = diff.count(Line.CONFLICT)
-        if count:
+        if count and not self.settings.adopt:
             shown = ", ".join(display(row.path) for row in diff.rows(Line.CONFLICT, 0, EXAMPLES))
             raise FirstMeeting(
                 f"{display(self.settings.target)} was never mirrored from {display(self.settings.source)} and "
                 f"{count} of its entries differ from the source's: {shown}{' …' if count > EXAMPLES else ''}\n"
                 "nothing was touched; --adopt sets them aside and goes on"
             )
+        self.baseline.note(met=True)
 
     def second_look(self, diff: Diff, plan: Plan) -> Plan:
         """On a filesystem that may lie, believe an absence only when it is seen again a second later."""
@@ -136,7 +137,8 @@ class Pair:
         if all(now - first >= SECOND_LOOK for first in self._absent.values()):
             self._absent.clear()
             return plan
-        return replace(plan, verbs=MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE}), removals=0, unexplained=0)
+        verbs = MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE})
+        return replace(plan, verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
 
     @property
     def doubted(self) -> list[bytes]:
@@ -189,8 +191,6 @@ class Pair:
         """Remember what the next cycle and the next run need to know. Raises OSError."""
         notes = self.baseline.notes
         new: dict[str, Any] = {}
-        if not notes.get("met"):
-            new["met"] = True
         if batch.everything or len(batch.paths) > self.settings.timing.few or batch.removed:
             state = self._vcs_state(roots)
             if state != notes.get("vcs"):
@@ -206,7 +206,8 @@ class Pair:
             self.baseline.checkpoint()
 
     def _vcs_state(self, roots: Roots) -> list[Any]:
-        states = self.kernel.stat_many(roots[0], VCS_STATE)
+        places = control_directories(roots[0], self.settings.source)
+        states = self.kernel.stat_many(roots[0], [place.state_path for place in places])
         return [list(state.seen) if isinstance(state, Entry) else None for state in states]
 
 

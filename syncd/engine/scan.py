@@ -12,11 +12,10 @@ from syncd.model.change import Batch
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What one cycle saw. `bare`: the source directory holds nothing at all, ignored names included."""
+    """What one cycle saw."""
 
     source: Tree
     target: Tree
-    bare: bool
 
 
 def looks(batch: Batch) -> list[Look] | None:
@@ -46,9 +45,10 @@ def scan(
     believed = base if trusted else kernel.empty_base()
     target = kernel.scan(roots[1], rules, Side.TARGET, believed, source.scope, control)
     source, target = kernel.digest(base, source, target, roots, control, exact or not trusted)
-    return Sight(source, target, bare=len(source) == 0 and scope is None and not _holds_anything(roots[0]))
+    return Sight(source, target)
 
 
-def _holds_anything(root: Root) -> bool:
+def is_bare(root: Root) -> bool:
+    """Whether a directory holds nothing at all, ignored names included: an unmounted source looks so."""
     with os.scandir(f"/proc/self/fd/{root.fd}") as entries:
-        return next(entries, None) is not None
+        return next(entries, None) is None

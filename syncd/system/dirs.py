@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -11,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import xxhash
+
 from syncd.errors import Refused
-from syncd.system.savefile import SaveFile
 
 PAIR_FILE = "pair.json"
 SOCKET_LIMIT = 107  # bytes of a socket's path on Linux, without the closing zero
@@ -49,6 +49,8 @@ def pair_dir(source: bytes, target: bytes) -> Path:
 def make_pair_dir(source: bytes, target: bytes) -> Path:
     """The state directory of a pair, made if it is not there (0700), with its `pair.json`."""
     state = pair_dir(source, target)
+    from syncd.system.savefile import SaveFile  # late: `status` only reads
+
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     if _load(state) is None:
         text = json.dumps({"source": _text(source), "target": _text(target)})  # surrogates become escapes
@@ -125,4 +127,4 @@ def socket_path(state: Path) -> Path:
 
 
 def _digest(*parts: bytes) -> str:
-    return hashlib.blake2b(b"\0".join(parts), digest_size=8).hexdigest()
+    return xxhash.xxh3_64(b"\0".join(parts)).hexdigest()  # a name, not a secret; hashlib takes 4 ms to load

@@ -1,5 +1,6 @@
 //! Digest: read the files whose doubt matters to the table.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rustix::io::Errno;
@@ -58,7 +59,7 @@ pub fn digest(
                 &mut hand.target
             };
             let (dir, name) = reached.parent(&job.path)?;
-            hash_at(dir, name, &mut hand.buffer, control)
+            hash_at(dir.as_fd(), name, &mut hand.buffer, control)
         },
         || Hand {
             source: Reached::new(roots.0.fd()),
@@ -244,7 +245,7 @@ pub fn hash_many(
         if name.is_empty() {
             return Err(Unread::Absent);
         }
-        let (digest, _) = hash_at(dir, name, buffer, control)?;
+        let (digest, _) = hash_at(dir.as_fd(), name, buffer, control)?;
         control.add_entries(1);
         Ok(digest)
     };
@@ -273,9 +274,9 @@ pub fn stat_many(
             return Ok(Seen::new(&meta));
         }
         let (dir, name) = reached.parent(path)?;
-        let mut seen = Seen::new(&stat_at(dir, name, force)?);
+        let mut seen = Seen::new(&stat_at(dir.as_fd(), name, force)?);
         if seen.kind == Kind::Link {
-            seen.link = Some(Text::new(&crate::dirs::read_link(dir, name)?));
+            seen.link = Some(Text::new(&crate::dirs::read_link(dir.as_fd(), name)?));
         }
         Ok(seen)
     };

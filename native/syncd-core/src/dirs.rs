@@ -1,6 +1,7 @@
 //! Directories below a root, reached by descriptor and never through a link.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
@@ -186,12 +187,30 @@ pub fn obstacle(root: BorrowedFd<'_>, path: &[u8]) -> Option<(Errno, usize)> {
     open_steps(root, path, THROUGH).err()
 }
 
+/// A directory that was reached.
+#[derive(Debug, Clone)]
+pub enum Dir<'a> {
+    /// A root.
+    Root(BorrowedFd<'a>),
+    /// One below it.
+    Below(Arc<OwnedFd>),
+}
+
+impl AsFd for Dir<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Dir::Root(fd) => *fd,
+            Dir::Below(fd) => fd.as_fd(),
+        }
+    }
+}
+
 /// The last directory that was reached, for calls on many paths in order.
 #[derive(Debug)]
 pub struct Reached<'a> {
     root: BorrowedFd<'a>,
     path: Vec<u8>,
-    fd: Option<OwnedFd>,
+    fd: Option<Arc<OwnedFd>>,
 }
 
 impl<'a> Reached<'a> {
@@ -204,28 +223,32 @@ impl<'a> Reached<'a> {
         }
     }
 
-    /// The root.
-    pub fn root(&self) -> BorrowedFd<'a> {
-        self.root
+    /// The directory, if it is the last that was reached.
+    pub fn last(&self, path: &[u8]) -> Option<Dir<'a>> {
+        if path.is_empty() {
+            return Some(Dir::Root(self.root));
+        }
+        self.fd
+            .as_ref()
+            .filter(|_| self.path == path)
+            .map(|fd| Dir::Below(Arc::clone(fd)))
     }
 
     /// A directory, to go through.
-    pub fn get(&mut self, path: &[u8]) -> rustix::io::Result<BorrowedFd<'_>> {
-        if path.is_empty() {
-            return Ok(self.root);
+    pub fn get(&mut self, path: &[u8]) -> rustix::io::Result<Dir<'a>> {
+        if let Some(dir) = self.last(path) {
+            return Ok(dir);
         }
-        if self.fd.is_none() || self.path != path {
-            self.fd = None;
-            let fd = open_below(self.root, path, THROUGH)?;
-            self.path.clear();
-            self.path.extend_from_slice(path);
-            self.fd = Some(fd);
-        }
-        self.fd.as_ref().map(AsFd::as_fd).ok_or(Errno::NOENT)
+        self.fd = None;
+        let fd = Arc::new(open_below(self.root, path, THROUGH)?);
+        self.path.clear();
+        self.path.extend_from_slice(path);
+        self.fd = Some(Arc::clone(&fd));
+        Ok(Dir::Below(fd))
     }
 
     /// The directory that holds a path, and the name in it.
-    pub fn parent<'p>(&mut self, path: &'p [u8]) -> rustix::io::Result<(BorrowedFd<'_>, &'p [u8])> {
+    pub fn parent<'p>(&mut self, path: &'p [u8]) -> rustix::io::Result<(Dir<'a>, &'p [u8])> {
         let (above, name) = path::split(path);
         Ok((self.get(above)?, name))
     }

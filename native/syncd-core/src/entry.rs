@@ -249,8 +249,8 @@ pub struct Agreed {
 fn pack(print: &Fingerprint) -> [u64; 4] {
     [
         print.size,
-        print.mtime.cast_unsigned(),
-        print.ctime.cast_unsigned(),
+        print.mtime as u64,
+        print.ctime as u64,
         print.inode,
     ]
 }
@@ -259,8 +259,8 @@ fn unpack(packed: [u64; 4], mode: u32) -> Fingerprint {
     let [size, mtime, ctime, inode] = packed;
     Fingerprint {
         size,
-        mtime: mtime.cast_signed(),
-        ctime: ctime.cast_signed(),
+        mtime: mtime as i64,
+        ctime: ctime as i64,
         inode,
         mode,
     }

@@ -119,7 +119,7 @@ pub fn append(journal: BorrowedFd<'_>, frame: Frame) -> Result<()> {
     }
     if written.is_ok_and(|written| written > 0) {
         // What was cut off would hide all that is written after it.
-        let _ = fs::ftruncate(journal, size.max(0).cast_unsigned());
+        let _ = fs::ftruncate(journal, size.max(0) as u64);
     }
     Err(failed(written.err().unwrap_or(Errno::NOSPC)))
 }
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
     /// Begin with a file, whose size is taken now.
     pub fn new(fd: BorrowedFd<'a>) -> Result<Self> {
         let stat = retry(|| fs::fstat(fd)).map_err(|errno| Error::new(errno, "load"))?;
-        let size = stat.st_size.max(0).cast_unsigned();
+        let size = stat.st_size.max(0) as u64;
         Ok(Reader {
             fd,
             offset: 0,

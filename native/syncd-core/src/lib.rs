@@ -18,6 +18,7 @@ pub mod journal;
 mod merge;
 pub mod nested;
 pub mod path;
+pub mod place;
 pub mod read;
 pub mod scan;
 pub mod state;

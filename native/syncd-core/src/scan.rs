@@ -228,7 +228,7 @@ impl Scan<'_> {
         let Ok((dir, name)) = self.reached.parent(path) else {
             return Ok(false);
         };
-        let meta = match stat_at(dir, name, self.ways.force) {
+        let meta = match stat_at(dir.as_fd(), name, self.ways.force) {
             Ok(meta) => Some(meta),
             Err(errno) if means_absent(errno) => None,
             Err(_) => return Ok(false),
@@ -302,9 +302,11 @@ impl Scan<'_> {
             }
         };
         let row = self.known.get(path);
-        let looked = self.ways.look(dir, name, row);
+        let looked = self.ways.look(dir.as_fd(), name, row);
         let device = match (&looked, row) {
-            (Ok((seen, _)), _) if seen.kind == Kind::Dir => stat_fd(dir).map(|meta| meta.device),
+            (Ok((seen, _)), _) if seen.kind == Kind::Dir => {
+                stat_fd(dir.as_fd()).map(|meta| meta.device)
+            }
             _ => Ok(0),
         };
         let (mut seen, meta) = match self.meet(path, looked)? {

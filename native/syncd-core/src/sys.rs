@@ -1,7 +1,7 @@
 //! System calls that rustix lacks. The only file with `unsafe`.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -32,6 +32,14 @@ fn set_lease(fd: BorrowedFd<'_>, kind: i32) -> Result<(), Errno> {
 pub fn probe_lease(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     set_lease(fd, libc::F_RDLCK)?;
     set_lease(fd, libc::F_UNLCK)
+}
+
+/// A descriptor that the caller of the whole program keeps open while it is used.
+///
+/// One that is closed meanwhile makes calls fail, or meet another file: no memory is at stake.
+pub fn lend<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
+    // SAFETY: it is not -1; that it stays open is promised by the contract of every call that takes it.
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
 /// Ignore SIGIO in the whole process: a lease that is broken sends it, and it would end the process.

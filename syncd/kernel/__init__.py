@@ -1,0 +1,1 @@
+"""Primitives on many files, in two bodies that keep one contract."""

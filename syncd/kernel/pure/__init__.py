@@ -1,0 +1,170 @@
+"""The kernel in plain Python: the specification, and what runs without a compiler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from syncd.kernel.contract import (
+    Actions,
+    Base,
+    Control,
+    Kernel,
+    Loaded,
+    Look,
+    Outcomes,
+    PlaceOptions,
+    Root,
+    Rules,
+    RuleSource,
+    Side,
+    Tree,
+)
+from syncd.kernel.pure import journal as journals
+from syncd.kernel.pure.call import PureOutcomes
+from syncd.kernel.pure.diff import PureActions, PureDiff
+from syncd.kernel.pure.digest import digest, hash_many
+from syncd.kernel.pure.place import place
+from syncd.kernel.pure.rules import PureRules
+from syncd.kernel.pure.scan import scan, stat_many
+from syncd.kernel.pure.tree import PureBase, PureTree
+from syncd.model.entry import Agreed, Entry
+from syncd.system import libc
+
+
+@dataclass(slots=True)
+class PureControl:
+    """Shared between a running call and the thread that watches it."""
+
+    cancelled: bool = False
+    entries: int = 0
+    bytes: int = 0
+
+
+class PureRoot:
+    """A directory opened as one side."""
+
+    def __init__(self, path: bytes) -> None:
+        self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        state = os.fstat(self.fd)
+        self.device = state.st_dev
+        self.inode = state.st_ino
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class PureKernel:
+    """The primitives: see `contract.Kernel`."""
+
+    name = "pure"
+
+    def __init__(self) -> None:
+        libc.ignore_sigio()
+
+    def control(self) -> PureControl:
+        return PureControl()
+
+    def open_root(self, path: bytes) -> PureRoot:
+        return PureRoot(path)
+
+    def compile_rules(
+        self,
+        first: Sequence[RuleSource],
+        nested: Sequence[bytes],
+        last: Sequence[RuleSource],
+        overlays: Collection[bytes],
+    ) -> PureRules:
+        return PureRules(first, nested, last, overlays)
+
+    def scan(
+        self,
+        root: Root,
+        rules: Rules,
+        side: Side,
+        known: Base,
+        scope: Sequence[Look] | None,
+        control: Control,
+        force: bool = False,
+    ) -> PureTree:
+        assert isinstance(rules, PureRules)
+        assert isinstance(known, PureBase)
+        return scan(root, rules, side, known, scope, control, force)
+
+    def digest(
+        self,
+        base: Base,
+        source: Tree,
+        target: Tree,
+        roots: tuple[Root, Root],
+        control: Control,
+        exact: bool = False,
+    ) -> tuple[PureTree, PureTree]:
+        assert isinstance(base, PureBase)
+        assert isinstance(source, PureTree)
+        assert isinstance(target, PureTree)
+        return digest(base, source, target, roots, control, exact)
+
+    def diff(
+        self, base: Base, source: Tree, target: Tree, removed: Collection[bytes] = (), explained: bool = False
+    ) -> PureDiff:
+        assert isinstance(base, PureBase)
+        assert isinstance(source, PureTree)
+        assert isinstance(target, PureTree)
+        return PureDiff(base, source, target, removed, explained)
+
+    def patch(self, base: Base, outcomes: Outcomes) -> PureBase:
+        assert isinstance(base, PureBase)
+        assert isinstance(outcomes, PureOutcomes)
+        base.learn(outcomes.rows())
+        return base
+
+    def settle(self, base: Base, rows: Sequence[tuple[bytes, Agreed | None]], journal: int) -> PureBase:
+        assert isinstance(base, PureBase)
+        journals.append(journal, journals.outcomes_frame(rows))
+        base.learn(rows)
+        return base
+
+    def place(
+        self,
+        source: Root,
+        target: Root,
+        rules: Rules,
+        base: Base,
+        actions: Actions,
+        start: int,
+        stop: int,
+        options: PlaceOptions,
+        control: Control,
+    ) -> PureOutcomes:
+        assert isinstance(rules, PureRules)
+        assert isinstance(base, PureBase)
+        assert isinstance(actions, PureActions)
+        return place(source, target, rules, base, actions, start, stop, options, control)
+
+    def stat_many(self, root: Root, paths: Sequence[bytes], force: bool = False) -> list[Entry | int | None]:
+        return stat_many(root, paths, force)
+
+    def hash_many(self, root: Root, paths: Sequence[bytes], control: Control) -> list[bytes | int]:
+        return hash_many(root, paths, control)
+
+    def empty_base(self) -> PureBase:
+        return PureBase()
+
+    def save_tree(self, base: Base, notes: Sequence[bytes], fd: int) -> None:
+        assert isinstance(base, PureBase)
+        journals.save_tree(base, notes, fd)
+
+    def load_tree(self, fds: Sequence[int]) -> Loaded:
+        return journals.load_tree(fds)
+
+    def note(self, journal: int, note: bytes) -> None:
+        journals.append(journal, journals.frame(b"N", note))
+
+
+def kernel() -> Kernel:
+    """The body as its contract sees it."""
+    return PureKernel()

@@ -1,0 +1,108 @@
+"""A real `syncd watch` in a process of its own, with a state and a runtime directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SYNCD = [sys.executable, "-m", "syncd"]
+LIMIT = 60.0  # seconds after which waiting is given up
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """The environment of a syncd whose state and sockets stand below `home`."""
+    (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
+    return os.environ | {"XDG_STATE_HOME": str(home / "state"), "XDG_RUNTIME_DIR": str(home / "run")} | more
+
+
+class Watching:
+    """A running watch. `reports` are its JSON records so far."""
+
+    def __init__(self, source: Path, target: Path, home: Path, *options: str, **env: str) -> None:
+        self.source, self.target = source, target
+        self.env = environment(home, **env)
+        self.reports: list[dict[str, Any]] = []
+        self._rest = b""
+        self.process = subprocess.Popen(
+            [*SYNCD, "watch", str(source), str(target), "--json", *options],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def report(self, limit: float = LIMIT) -> dict[str, Any]:
+        """The next record; fails if the watch ends or `limit` seconds pass first."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + limit
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._rest:
+                assert selector.select(max(0.0, deadline - time.monotonic())), "no report in time"
+                more = os.read(self.process.stdout.fileno(), 65536)
+                assert more, f"the watch ended: {self.errors()}"
+                self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        record: dict[str, Any] = json.loads(line)
+        self.reports.append(record)
+        return record
+
+    def until(self, wanted: str, limit: float = LIMIT) -> dict[str, Any]:
+        """The next record in which `wanted` (a key) is true."""
+        deadline = time.monotonic() + limit
+        while True:
+            record = self.report(deadline - time.monotonic())
+            if record[wanted]:
+                return record
+
+    def run(self, command: str, *arguments: str, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
+        """Run another command on this pair."""
+        return run(command, str(self.source), str(self.target), *arguments, env=self.env, limit=limit)
+
+    def flush(self, *arguments: str) -> int:
+        """The exit code of `syncd flush`."""
+        return self.run("flush", *arguments).returncode
+
+    def errors(self) -> str:
+        """What a watch that ended said on stderr."""
+        self.process.wait(LIMIT)
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(LIMIT)
+
+    def close(self) -> None:
+        """Kill it if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def run(command: str, *arguments: str, env: dict[str, str], limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
+    """Run one command of syncd to its end."""
+    return subprocess.run([*SYNCD, command, *arguments], env=env, capture_output=True, text=True, timeout=limit)
+
+
+@contextmanager
+def watching(source: Path, target: Path, home: Path, *options: str, **env: str) -> Iterator[Watching]:
+    """A watch whose first cycle has ended."""
+    watch = Watching(source, target, home, *options, **env)
+    try:
+        watch.report()
+        yield watch
+    finally:
+        watch.close()
