@@ -2,7 +2,8 @@
 //! says what the grammar is.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -54,6 +55,8 @@ pub struct Ignore {
     nested: Vec<Vec<u8>>,
     overlays: BTreeSet<Vec<u8>>,
     learnt: RwLock<HashMap<Vec<u8>, Found>>,
+    entered: RwLock<HashSet<u64>>, // hashes of directories
+    hasher: RandomState,
     lessons: AtomicU64, // counts what was learnt: older chains are stale
 }
 
@@ -96,6 +99,8 @@ impl Ignore {
             nested,
             overlays,
             learnt: RwLock::default(),
+            entered: RwLock::default(),
+            hasher: RandomState::new(),
             lessons: AtomicU64::new(0),
         }
     }
@@ -212,6 +217,15 @@ impl Excluder for Ignore {
                 Sheet::new(dir, Place::Nested(path), parse(&text, 0).collect()),
             );
         }
+        if !self.nested.is_empty() {
+            let mut entered = self.entered.write().unwrap_or_else(PoisonError::into_inner);
+            entered.insert(self.hasher.hash_one(dir));
+        }
+    }
+
+    fn entered(&self, dir: &[u8]) -> bool {
+        let entered = self.entered.read().unwrap_or_else(PoisonError::into_inner);
+        self.nested.is_empty() || entered.contains(&self.hasher.hash_one(dir))
     }
 
     fn excluded_child(&self, path: &[u8], is_dir: bool) -> bool {
