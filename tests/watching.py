@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from syncd.kernel.choose import load
 from syncd.kernel.contract import Kernel, Rules, RuleSource
 from syncd.model.change import Hints
 from syncd.model.path import any_above
@@ -38,6 +39,11 @@ def make(name: str, path: bytes, kernel: Kernel, monkeypatch) -> Watcher:
 
     monkeypatch.setattr(watchdog, "INTERVAL", 0.05)
     return watchdog.WatchdogWatcher(path, polling=name == "watchdog-poll")
+
+
+def kernel_for(name: str) -> Kernel:
+    """A kernel whose rules the watcher of that name understands."""
+    return load("native" if name == "inotify" else "pure")
 
 
 def covers(hints: Hints, path: bytes) -> bool:

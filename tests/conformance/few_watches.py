@@ -9,18 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from syncd.kernel.pure import PureKernel
 from syncd.watchers import choose as choosing
 from syncd.watchers.choose import choose
 from syncd.watchers.poll import PollWatcher
-from tests.watching import Ear, make
+from tests.watching import Ear, kernel_for, make
 
 LIMIT = Path("/proc/sys/user/max_inotify_watches")
 QUEUES = Path("/proc/sys/user/max_inotify_instances")
 
 
 def main(name: str, place: Path) -> None:
-    kernel = PureKernel()
+    kernel = kernel_for(name)
     source = place / "source"
     for number in range(30):
         (source / f"d{number}" / "e").mkdir(parents=True)
@@ -36,7 +35,6 @@ def main(name: str, place: Path) -> None:
             assert (covered.watched, len(covered.refused), covered.errno) == (20, 41, errno.ENOSPC), covered
             alone.watcher.close()
             patch.setattr("syncd.watchers.poll.LEAST", 0.05)
-            kernel.name = "native" if name == "inotify" else "pure"
             patch.setattr(choosing, "events_lie", lambda _: None)
             watcher, _ = choose(name, os.fsencode(source), kernel)
             ear = Ear(watcher, kernel, source)

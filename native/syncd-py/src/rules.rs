@@ -100,12 +100,13 @@ impl Rules {
     ) -> PyResult<()> {
         let names = names.try_iter()?.map(|name| name?.extract());
         let names = names.collect::<PyResult<Vec<Vec<u8>>>>()?;
-        py.detach(|| {
+        let done = py.detach(|| {
             let dir = fds::directory(dir_fd)?;
             let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
             self.inner.enter(directory, dir.as_fd(), &names);
             Ok(())
-        })
+        });
+        done.map_err(|error| fds::raised(py, &error))
     }
 }
 

@@ -19,8 +19,8 @@ pub struct Watcher {
 #[pymethods]
 impl Watcher {
     #[new]
-    fn new(source: &[u8]) -> PyResult<Self> {
-        let inner = watch::Watcher::new(source)?;
+    fn new(py: Python<'_>, source: &[u8]) -> PyResult<Self> {
+        let inner = watch::Watcher::new(source).map_err(|error| fds::raised(py, &error))?;
         Ok(Self { inner })
     }
 
@@ -42,7 +42,8 @@ impl Watcher {
         let coverage = py.detach(|| -> std::io::Result<_> {
             let root = fds::directory(root)?;
             Ok(self.inner.cover(root.as_fd(), rules, paths.as_deref())?)
-        })?;
+        });
+        let coverage = coverage.map_err(|error| fds::raised(py, &error))?;
         let refused = coverage.refused.iter().map(|path| PyBytes::new(py, path));
         let refused = PyTuple::new(py, refused.collect::<Vec<_>>())?;
         Ok((coverage.watched, refused, coverage.errno))
@@ -58,11 +59,12 @@ impl Watcher {
     ) -> PyResult<()> {
         let names = names.try_iter()?.map(|name| name?.extract());
         let names = names.collect::<PyResult<_>>()?;
-        py.detach(|| {
+        let done = py.detach(|| {
             let root = fds::directory(root)?;
             self.inner.watch_locks(root.as_fd(), directory, names);
             Ok(())
-        })
+        });
+        done.map_err(|error| fds::raised(py, &error))
     }
 
     /// All words since the last read: a `Hints`. Never blocks.

@@ -43,6 +43,10 @@ const REMOVED: Word = Word {
     removed: true,
     ..WAITING
 };
+const EMPTIED: Word = Word {
+    removed: true,
+    ..DEEP
+};
 
 impl Work<'_> {
     /// Hear everything that is in the queue.
@@ -142,7 +146,7 @@ impl Work<'_> {
             if self.known.place.1.is_empty() {
                 self.rescan();
             } else {
-                self.say(&self.known.place.1, REMOVED);
+                self.say(&self.known.place.1, EMPTIED);
             }
         }
         self.forget(wd);
@@ -178,12 +182,12 @@ impl Work<'_> {
     fn hear_directory(&mut self, event: Event<'_>, path: &[u8]) {
         let child = self.known.watches.child(event.wd, event.name);
         if event.is(DELETE) {
-            self.say(path, REMOVED);
+            self.say(path, EMPTIED);
             if let Some(wd) = child {
                 self.forget(wd); // if one was made again, its event follows
             }
         } else if event.is(MOVED_FROM) {
-            self.say(path, REMOVED);
+            self.say(path, EMPTIED);
             if child.is_some() {
                 self.look(path, event.wd); // two directories may have changed places
             }

@@ -74,19 +74,10 @@ impl Work<'_> {
         }
         let refused = std::mem::take(&mut self.known.refused);
         self.pump();
-        let is_limit = |errno: Errno| {
-            matches!(
-                errno,
-                Errno::NOSPC | Errno::NOMEM | Errno::MFILE | Errno::NFILE
-            )
-        };
-        let mut reasons = refused.iter().map(|&(_, errno)| errno);
-        let first = reasons.clone().next();
-        let reason = reasons.find(|&errno| is_limit(errno)).or(first);
         Ok(Coverage {
             watched: self.known.watches.len(),
+            errno: reason(refused.iter().map(|&(_, errno)| errno)).map_or(0, Errno::raw_os_error),
             refused: refused.into_iter().map(|(path, _)| path).collect(),
-            errno: reason.map_or(0, Errno::raw_os_error),
         })
     }
 
@@ -271,10 +262,8 @@ impl Work<'_> {
             }
             Err(errno) => self.refuse(place, errno),
         }
-        if watched != Err(Errno::EXIST) {
-            if let Err(errno) = self.list(fd.as_fd(), place, &mut names) {
-                self.miss(place, errno, watched.unwrap_or(0));
-            }
+        if let Err(errno) = self.list(fd.as_fd(), place, &mut names) {
+            self.miss(place, errno, watched.unwrap_or(0));
         }
         self.step();
         Frame {
@@ -389,6 +378,21 @@ impl Work<'_> {
             self.slurp();
         }
     }
+}
+
+/// Of several reasons the one to tell: limits first, since they can be raised.
+fn reason(reasons: impl Iterator<Item = Errno> + Clone) -> Option<Errno> {
+    let limits = [
+        Errno::NOSPC,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::EXIST,
+    ];
+    let told = limits
+        .into_iter()
+        .find(|limit| reasons.clone().any(|errno| errno == *limit));
+    told.or_else(|| reasons.clone().next())
 }
 
 /// Whether `path` still leads to an open directory.
