@@ -6,7 +6,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
 use syncd_core::diff::Line;
 use syncd_core::entry::{Agreed, Digest, Fingerprint, Kind, Seen, Side, Text};
-use syncd_core::error::{Errno, Error, Trouble};
+use syncd_core::error::{Error, Trouble};
 use syncd_core::path;
 use syncd_core::place::Status;
 use syncd_core::tree::Look;
