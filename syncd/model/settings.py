@@ -16,6 +16,7 @@ class Timing:
     flood_quiet: float = 0.060
     flood_hold: float = 2.0
     released: float = 0.005  # after a version control lock went
+    left_behind: float = 10.0  # a version control lock that is there for so long holds nothing back any more
 
 
 @dataclass(frozen=True, slots=True)
