@@ -61,7 +61,16 @@ fn types(py: Python<'_>) -> PyResult<&'static Types> {
     })
 }
 
-/// The error of a call as a whole: an OSError with its number.
+/// An OSError with its number.
+pub fn os_error(py: Python<'_>, errno: syncd_core::error::Errno) -> PyErr {
+    let number = errno.raw_os_error();
+    let text = py
+        .import("os")
+        .and_then(|os| os.call_method1("strerror", (number,))?.extract::<String>());
+    PyOSError::new_err((number, text.unwrap_or_default()))
+}
+
+/// The error of a call as a whole.
 pub fn raised(py: Python<'_>, error: &Error) -> PyErr {
     let number = error.errno.raw_os_error();
     let text = py
