@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
 use super::take::{Load, Taken};
-use super::{End, Options};
+use super::{Dropped, End, Kept, Options};
 use crate::actions::Actions;
 use crate::base::Base;
 use crate::control::Control;
@@ -109,9 +109,10 @@ pub struct Shop<'a> {
     modes: &'a Mutex<BTreeMap<Vec<u8>, u32>>,
     memory: AtomicU64,
     written: AtomicU64,
+    removed: AtomicUsize,
     stop: AtomicI32,
-    kept: Mutex<Vec<(Box<[u8]>, Box<[u8]>)>>,
-    dropped: Mutex<Vec<(Box<[u8]>, u32)>>,
+    kept: Mutex<Vec<Kept>>,
+    dropped: Mutex<Vec<Dropped>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -147,6 +148,7 @@ impl<'a> Shop<'a> {
             modes: &actions.modes,
             memory: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            removed: AtomicUsize::new(0),
             stop: AtomicI32::new(0),
             kept: Mutex::default(),
             dropped: Mutex::default(),
@@ -173,11 +175,6 @@ impl<'a> Shop<'a> {
             .compare_exchange(0, errno.raw_os_error(), Relaxed, Relaxed);
     }
 
-    /// Whether nothing further is to be put.
-    pub fn is_over(&self) -> bool {
-        self.control.is_cancelled() || self.stopped().is_some()
-    }
-
     /// Claim memory for content. False: there is no more.
     pub fn claim(&self, bytes: u64) -> bool {
         let fits = self.memory.fetch_add(bytes, Relaxed) + bytes <= MEMORY;
@@ -197,6 +194,16 @@ impl<'a> Shop<'a> {
         self.written.load(Relaxed)
     }
 
+    /// Count an entry that left the target.
+    pub fn removed(&self) {
+        self.removed.fetch_add(1, Relaxed);
+    }
+
+    /// Entries that left the target.
+    pub fn all_removed(&self) -> usize {
+        self.removed.load(Relaxed)
+    }
+
     /// Tell that an entry is kept aside.
     pub fn keep(&self, path: &[u8], place: &[u8]) {
         lock(&self.kept).push((path.into(), place.into()));
@@ -210,8 +217,7 @@ impl<'a> Shop<'a> {
     }
 
     /// What was set aside and which bits were dropped, in order of paths.
-    #[allow(clippy::type_complexity)]
-    pub fn kept_and_dropped(&self) -> (Vec<(Box<[u8]>, Box<[u8]>)>, Vec<(Box<[u8]>, u32)>) {
+    pub fn kept_and_dropped(&self) -> (Vec<Kept>, Vec<Dropped>) {
         let mut kept = std::mem::take(&mut *lock(&self.kept));
         let mut dropped = std::mem::take(&mut *lock(&self.dropped));
         kept.sort_by(|a, b| path::order(&a.0, &b.0));
