@@ -6,7 +6,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
 use syncd_core::diff::Line;
 use syncd_core::entry::{Agreed, Digest, Fingerprint, Kind, Seen, Side, Text};
-use syncd_core::error::{Error, Trouble};
+use syncd_core::error::{Errno, Error, Trouble};
 use syncd_core::path;
 use syncd_core::place::Status;
 use syncd_core::tree::Look;
@@ -64,16 +64,23 @@ fn types(py: Python<'_>) -> PyResult<&'static Types> {
 /// The error of a call as a whole: an OSError with its number.
 pub fn raised(py: Python<'_>, error: &Error) -> PyErr {
     let number = error.errno.raw_os_error();
-    let text = py
-        .import("os")
-        .and_then(|os| os.call_method1("strerror", (number,))?.extract::<String>());
-    let text = text.unwrap_or_default();
-    let text = if error.op == "journal" {
-        format!("the journal could not be written: {text}")
-    } else {
-        text
-    };
-    PyOSError::new_err((number, text))
+    if error.op == "journal" {
+        let text = format!("the journal could not be written: {}", strerror(py, number));
+        return PyOSError::new_err((number, text));
+    }
+    os_error(py, error.errno)
+}
+
+/// An OSError with its number and the system's word for it.
+pub fn os_error(py: Python<'_>, errno: Errno) -> PyErr {
+    let number = errno.raw_os_error();
+    PyOSError::new_err((number, strerror(py, number)))
+}
+
+fn strerror(py: Python<'_>, number: i32) -> String {
+    py.import("os")
+        .and_then(|os| os.call_method1("strerror", (number,))?.extract::<String>())
+        .unwrap_or_default()
 }
 
 /// A path that came from Python.
