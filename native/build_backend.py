@@ -126,6 +126,8 @@ def _backend() -> Any:
     if native():
         import maturin
 
+        # maturin calls its own program by name; in a virtual environment that is not activated it stands here.
+        os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
         return maturin
     announce()
     from hatchling import build

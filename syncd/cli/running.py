@@ -25,6 +25,7 @@ from syncd.errors import Halted, Interrupted, NothingRunning, NotInSync
 from syncd.kernel.choose import chosen, load
 from syncd.model.report import CycleReport
 from syncd.model.settings import Settings
+from syncd.watchers.base import Watcher
 
 PATIENCE = 1800.0  # seconds that `sync` waits for a cycle of the watch that holds the pair
 
@@ -69,7 +70,8 @@ def _runner(opened: Opened, once: bool, show: Show) -> Runner:
     if once:
         from syncd.watchers.none import NoWatcher
 
-        watcher, reason = NoWatcher(), "one cycle"
+        watcher: Watcher = NoWatcher()
+        reason = "one cycle"
     else:
         from syncd.watchers.choose import choose
 
@@ -80,7 +82,7 @@ def _runner(opened: Opened, once: bool, show: Show) -> Runner:
         pair.settings.source, pair.settings.target, chosen()[0], watcher.name, reason,
         notes=tuple(opened.notes), pid=os.getpid(),
     )  # fmt: skip
-    runner = Runner(pair, Watch(watcher), status, show.cycle, once=once)
+    runner = Runner(pair, Watch(watcher, pair.settings.source), status, show.cycle, once=once)
     runner.announce = show.announce
     show.runner = runner
     return runner

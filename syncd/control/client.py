@@ -46,7 +46,7 @@ def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:
             raise TimedOut(f"the watch did not answer within {timeout:g} s") from None
         except ConnectionError:
             answer = b""
-    if not answer:
+    if not answer.endswith(b"\n"):
         raise NothingRunning("the watch ended before it answered")
     body = json.loads(answer)
     if error := body.get("error"):

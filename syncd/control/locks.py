@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from syncd.engine.pair import Pair
-from syncd.engine.watch import LOCKS
+from syncd.engine.vcs import control_directories
 from syncd.kernel.contract import Root
 from syncd.model.entry import Entry
 from syncd.model.path import display
@@ -16,7 +16,6 @@ class LockWatch:
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
-        self._paths = [directory + b"/" + name for directory, names in LOCKS.items() for name in names]
         self._first: dict[tuple[bytes, int], float] = {}  # (path, inode) -> first seen
         self.held_by = ""
         self.due: float | None = None
@@ -29,16 +28,16 @@ class LockWatch:
                 seen = self._present(roots[0], now)
         self._first = seen
         young = {key: first for key, first in seen.items() if now - first < PATIENCE}
-        old = [display(path) for path, inode in seen if (path, inode) not in young]
+        named = [display(path) for path, _ in young]
+        named += [f"{display(path)} (left behind; it no longer counts)" for path, _ in seen.keys() - young.keys()]
+        self.held_by = ", ".join(sorted(named))
         self.due = min(young.values()) + PATIENCE if young else None
-        self.held_by = ", ".join(display(path) for path, _ in young)
-        if old:
-            self.held_by = f"{', '.join(old)} (left behind; it no longer counts)"
         return bool(young)
 
     def _present(self, root: Root, now: float) -> dict[tuple[bytes, int], float]:
         found = {}
-        for path, state in zip(self._paths, self._pair.kernel.stat_many(root, self._paths), strict=True):
+        paths = [place.lock_path for place in control_directories(root, self._pair.settings.source)]
+        for path, state in zip(paths, self._pair.kernel.stat_many(root, paths), strict=True):
             if isinstance(state, Entry):
                 key = (path, state.seen.inode)
                 found[key] = self._first.get(key, now)

@@ -133,6 +133,7 @@ def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[s
         inode = os.fstat(target_fd).st_ino
     finally:
         os.close(target_fd)
+    baseline = None
     try:
         baseline = Baseline(kernel, state)
         if baseline.notes.get("target", inode) != inode:
@@ -149,6 +150,8 @@ def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[s
         opened = Opened(pair, lock, state, notes)
         _finish_intents(pair, notes)
     except BaseException:
+        if baseline is not None:
+            baseline.close(clean=False)
         staging.close()
         raise
     for note in notes:

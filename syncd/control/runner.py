@@ -271,6 +271,8 @@ class Runner:
         os.eventfd_read(self._wake)
         while not self._commands.empty() and not self._stop:
             command, answer = self._commands.get()
+            if not answer.set_running_or_notify_cancel():
+                continue  # who asked did not wait for it
             try:
                 answer.set_result(command())
             except SyncdError as error:
@@ -281,7 +283,9 @@ class Runner:
 
     def _refuse_commands(self) -> None:
         while not self._commands.empty():
-            self._commands.get()[1].set_exception(SyncdError("the watch is ending"))
+            answer = self._commands.get()[1]
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(SyncdError("the watch is ending"))
 
     def flush(self, deadline: float) -> Flushed:
         """The barrier: what was written before the call is readable in the target afterwards.

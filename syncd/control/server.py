@@ -39,11 +39,14 @@ class Server:
     async def start(self) -> None:
         """Listen. The caller holds the target's lock, so a socket that stands there is a dead one's."""
         self._path.unlink(missing_ok=True)
-        before = os.umask(0o177)
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, path=str(self._path), limit=LINE_LIMIT)
-        finally:
-            os.umask(before)
+            line.bind(str(self._path))
+            self._path.chmod(0o600)  # before anybody can connect; a umask would be the engine thread's, too
+            self._server = await asyncio.start_unix_server(self._serve, sock=line, limit=LINE_LIMIT)
+        except BaseException:
+            line.close()
+            raise
 
     async def close(self) -> None:
         """Stop listening; the socket goes."""
@@ -75,7 +78,7 @@ class Server:
         except SyncdError as error:
             data = {"exit_code": error.exit_code}
             return answer | {"error": {"code": -32000, "message": str(error), "data": data}}
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             return answer | {"error": {"code": -32600, "message": f"not a request: {error}"}}
 
     async def _status(self, _params: dict[str, Any]) -> dict[str, Any]:

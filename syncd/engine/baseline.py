@@ -25,6 +25,7 @@ from syncd.system.savefile import SaveFile
 
 SMALLEST = 1 << 20  # bytes of journal that are never worth a checkpoint
 SHARE = 4  # a checkpoint is due when the journal is larger than 1/SHARE of it
+TRIES = 5  # to read beside a running watch
 FILE = re.compile(r"(baseline|journal)\.(\d+)")
 
 
@@ -47,7 +48,13 @@ class Baseline:
         self.base: Base = kernel.empty_base()
         self.generation = 0
         self.journal = -1
-        self._load()
+        for left in reversed(range(TRIES)):
+            try:
+                self._load()
+                break
+            except FileNotFoundError:  # a running watch wrote two checkpoints meanwhile
+                if not left:
+                    raise
 
     def open(self, run: Mapping[str, Any]) -> None:
         """Begin to write: note `run` (where this run stands) in the journal. Raises OSError."""
@@ -92,15 +99,20 @@ class Baseline:
         After an error the old files are as they were and go on being used.
         """
         number = self.generation + 1
-        with SaveFile(self.directory / f"baseline.{number}") as file:
-            self.kernel.save_tree(self.base, [json.dumps(self.notes, sort_keys=True).encode()], file.fileno())
-        journal = self._open_journal(number)
+        path = self.directory / f"baseline.{number}"
+        try:
+            with SaveFile(path) as file:
+                self.kernel.save_tree(self.base, [json.dumps(self.notes, sort_keys=True).encode()], file.fileno())
+            journal = self._open_journal(number)
+        except BaseException:
+            path.unlink(missing_ok=True)  # or the next run would not read what the old journal goes on to say
+            raise
         if self.journal >= 0:
             os.close(self.journal)
         self.journal, self.generation = journal, number
-        for path, _, old in self._files():
-            if old < number - 1:
-                path.unlink(missing_ok=True)
+        for old, _, its_number in self._files():
+            if its_number < number - 1:
+                old.unlink(missing_ok=True)
 
     def _open_journal(self, number: int) -> int:
         path = self.directory / f"journal.{number}"
@@ -126,6 +138,7 @@ class Baseline:
 
     def _load(self) -> None:
         files = self._files()
+        self.whole = True
         self.known = bool(files)
         self.generation = max((number for _, _, number in files), default=0)
         checkpoints = sorted((number for _, kind, number in files if kind == "baseline"), reverse=True)

@@ -14,7 +14,7 @@ from syncd.engine.plan import plan_mirror
 from syncd.engine.report import report, report_halt
 from syncd.engine.scan import Sight, is_bare, looks, scan
 from syncd.kernel.contract import Diff
-from syncd.model.change import Batch
+from syncd.model.change import Batch, Line
 from syncd.model.report import CycleReport, Halt
 
 Announce = Callable[[Sight, Diff], None]  # told before anything is written; may raise Refused
@@ -51,7 +51,7 @@ def cycle(
             diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
         )
         plan = pair.second_look(diff, plan)
-        bare = bool(plan.removals) and is_bare(roots[0])
+        bare = bool(plan.removals or plan.counts[Line.CONFLICT]) and is_bare(roots[0])
         checked = pair.guard.check(plan, began, bare=bare, replaced=pair.replaced)
         if isinstance(checked, Halt):
             return report_halt(number, checked, full=full, took=time.monotonic() - began, notes=plan.notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from syncd.model.change import Line
 from syncd.model.plan import Plan
 from syncd.model.report import Halt
 
@@ -27,7 +28,7 @@ class Guard:
         if plan.id and plan.id == self.approved:
             self.approved = ""
             return plan
-        if bare and plan.removals:
+        if bare and (plan.removals or plan.counts.get(Line.CONFLICT)):  # a conflict leaves the target, too
             return Halt("the source is empty, the target is not", plan.id, plan.removals)
         if replaced and plan.unexplained:
             return Halt("the source is another directory than before and lacks entries", plan.id, plan.removals)

@@ -15,6 +15,7 @@ from syncd.engine.guard import Guard
 from syncd.engine.ignore import compile_rules
 from syncd.engine.scan import Sight
 from syncd.engine.staging import Staging
+from syncd.engine.vcs import control_directories
 from syncd.errors import FirstMeeting
 from syncd.kernel.contract import Diff, Kernel, PlaceOptions, Root
 from syncd.model.change import Batch, Line
@@ -25,7 +26,6 @@ from syncd.model.report import CycleReport, Halt
 from syncd.model.settings import Settings
 from syncd.system import mounts
 
-VCS_STATE = (b".git/index", b".hg/dirstate", b".jj/working_copy/checkout")
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
 EXAMPLES = 10
 
@@ -137,7 +137,8 @@ class Pair:
         if all(now - first >= SECOND_LOOK for first in self._absent.values()):
             self._absent.clear()
             return plan
-        return replace(plan, verbs=MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE}), removals=0, unexplained=0)
+        verbs = MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE})
+        return replace(plan, verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
 
     @property
     def doubted(self) -> list[bytes]:
@@ -205,7 +206,8 @@ class Pair:
             self.baseline.checkpoint()
 
     def _vcs_state(self, roots: Roots) -> list[Any]:
-        states = self.kernel.stat_many(roots[0], VCS_STATE)
+        places = control_directories(roots[0], self.settings.source)
+        states = self.kernel.stat_many(roots[0], [place.state_path for place in places])
         return [list(state.seen) if isinstance(state, Entry) else None for state in states]
 
 

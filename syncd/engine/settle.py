@@ -6,8 +6,45 @@ git, vim and others remove and make again; a burst of paths becomes one batch.
 
 from __future__ import annotations
 
-from syncd.model.change import Batch, Hints
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from typing import NamedTuple
+
+from syncd.model.change import NONE, Batch, Hints
 from syncd.model.settings import Timing
+
+
+class _Word(NamedTuple):
+    """What is known of a waiting path. `stopped`: how long locks had been held in all at its first word."""
+
+    first: float
+    last: float
+    stopped: float
+
+
+@dataclass(slots=True)
+class _Burst:
+    """Many paths that share one batch, whatever was said of each."""
+
+    began: float
+    first: float  # first word on any path, also from before the burst
+    stopped: float
+    last: float
+    paths: set[bytes] = field(default_factory=set)
+    deep: set[bytes] = field(default_factory=set)
+    removed: set[bytes] = field(default_factory=set)
+    moves: list[tuple[bytes, bytes]] = field(default_factory=list)
+    everything: bool = False
+
+    def add(self, hints: Hints, now: float) -> None:
+        """Take in words with set operations only."""
+        self.paths |= hints.ready
+        self.paths |= hints.waiting
+        self.deep |= hints.deep
+        self.removed |= hints.removed
+        self.moves += hints.moves
+        self.everything |= hints.rescan
+        self.last = now
 
 
 class Settle:
@@ -15,57 +52,46 @@ class Settle:
 
     def __init__(self, timing: Timing | None = None) -> None:
         self.timing = timing or Timing()
-        self._named: dict[bytes, float] = {}  # distinct paths of the last `quiet` seconds
+        self._named: dict[bytes, float] = {}  # the `few` + 1 paths named last, latest at the end
         self._ready: dict[bytes, float] = {}  # path -> first word
-        self._waiting: dict[bytes, tuple[float, float]] = {}  # path -> first and last word
-        self._burst = False
-        self._everything = False
-        self._first = 0.0  # of the burst
-        self._last = 0.0
-        self._ready_set: set[bytes] = set()  # paths of the burst, whatever was said of them
-        self._deep: set[bytes] = set()
+        self._waiting: dict[bytes, _Word] = {}
+        self._deep: set[bytes] = set()  # of the paths above, as the next two
         self._removed: set[bytes] = set()
         self._moves: list[tuple[bytes, bytes]] = []
+        self._burst: _Burst | None = None
         self._held_since: float | None = None
-        self._released: float | None = None
+        self._stopped = 0.0  # how long locks were held in all, this one not counted
+        self._released: float | None = None  # when the last lock went
 
     def __bool__(self) -> bool:
         return bool(self._ready or self._waiting or self._burst)
 
     def __len__(self) -> int:
-        return len(self._ready) + len(self._waiting) + len(self._ready_set)
+        return len(self._ready) + len(self._waiting) + (len(self._burst.paths) if self._burst else 0)
 
     def offer(self, hints: Hints, now: float) -> None:
         """Take in what a watcher said. Later words on a path replace earlier ones."""
         if not (hints.ready or hints.waiting or hints.rescan):
             return
-        self._deep |= hints.deep
-        self._removed |= hints.removed
-        self._moves += hints.moves
-        self._everything |= hints.rescan
-        if not self._burst and (hints.rescan or self._named_lately(hints, now) > self.timing.few):
-            self._begin_burst(now)
-        if self._burst:
-            self._ready_set |= hints.ready
-            self._ready_set |= hints.waiting
-            self._last = now
-            return
-        for path in hints.ready:
-            first = self._waiting.pop(path, (now, now))[0]
-            self._ready.setdefault(path, first)
-        for path in hints.waiting:
-            first = self._waiting.get(path, (self._ready.pop(path, now), now))[0]
-            self._waiting[path] = (first, now)
+        crowded = self._is_crowded(hints, now) or hints.rescan
+        if self._burst is None and crowded:
+            self._burst = self._begin_burst(now)
+        if self._burst is None:
+            self._take_in(hints, now)
+        elif self.held and not crowded:
+            self._pass_by(self._burst, hints, now)
+        else:
+            for path in [path for path in self._ready if path in hints.ready or path in hints.waiting]:
+                del self._ready[path]
+            self._burst.add(hints, now)
 
     def hold(self, held: bool, now: float) -> None:
         """A version control lock is there (or is gone): keep back removals and bursts."""
         if held and self._held_since is None:
             self._held_since, self._released = now, None
         elif not held and self._held_since is not None:
-            stopped = now - self._held_since
-            self._held_since, self._released = None, now + self.timing.released
-            self._first += stopped
-            self._waiting = {path: (first + stopped, last) for path, (first, last) in self._waiting.items()}
+            self._stopped += now - self._held_since
+            self._held_since, self._released = None, now
 
     @property
     def held(self) -> bool:
@@ -74,89 +100,142 @@ class Settle:
 
     def due(self) -> float | None:
         """When `take` will next have something; None while nothing is pending or all of it is held."""
-        times = [0.0] if self._ready else []
+        times = [min(self._ready.values())] if self._ready else []
         if self._burst and not self.held:
-            times.append(self._burst_due())
-        times += [self._path_due(path, *words) for path, words in self._waiting.items() if not self._kept_back(path)]
+            times.append(self._burst_due(self._burst))
+        times += [self._path_due(path, word) for path, word in self._waiting.items() if not self._kept_back(path)]
         return min(times, default=None)
 
     def take(self, now: float) -> Batch | None:
         """The batch that is ready, or None. Never blocks."""
-        if self._burst:
-            if self.held or now < self._burst_due():
-                return None
+        if self._burst and not self.held and now >= self._burst_due(self._burst):
             return self.flush()
         ready = set(self._ready)
-        for path, words in list(self._waiting.items()):
-            if not self._kept_back(path) and now >= self._path_due(path, *words):
+        for path, word in self._waiting.items():
+            if not self._kept_back(path) and now >= self._path_due(path, word):
                 ready.add(path)
-        return self._batch(ready) if ready else None
+        return self._part(ready) if ready else None
 
     def flush(self) -> Batch | None:
         """Everything pending, ready or not, held or not."""
-        if not self:
-            return None
-        return self._batch(self._ready.keys() | self._waiting.keys() | self._ready_set)
-
-    def _batch(self, paths: set[bytes]) -> Batch:
-        """Hand out `paths` (all of them, if a burst is on) with what was said of them, and forget it."""
-        everything, self._everything = self._everything, False
-        if self._burst or paths >= self._waiting.keys():
-            since = self._first if self._burst else min(self._first_word(path) for path in paths)
-            batch = Batch(
-                frozenset(paths), frozenset(self._deep), frozenset(self._removed), tuple(self._moves), everything, since
-            )
-            self._deep, self._removed, self._moves = set(), set(), []
-            self._ready, self._waiting, self._ready_set, self._burst = {}, {}, set(), False
-            return batch
-        since = min(self._first_word(path) for path in paths)
-        moves = tuple(pair for pair in self._moves if paths.issuperset(pair))
-        batch = Batch(
-            frozenset(paths), frozenset(self._deep & paths), frozenset(self._removed & paths), moves, everything, since
+        pending = self._ready.keys() | self._waiting.keys()
+        part = self._part(pending) if pending else None
+        burst, self._burst = self._burst, None
+        if burst is None:
+            return part
+        if part is not None:
+            burst.first = min(burst.first, part.since)
+            burst.paths |= part.paths
+            burst.deep |= part.deep
+            burst.removed |= part.removed
+            burst.moves[:0] = part.moves
+        return Batch(
+            frozenset(burst.paths),
+            frozenset(burst.deep),
+            frozenset(burst.removed),
+            tuple(burst.moves),
+            burst.everything,
+            burst.first,
         )
+
+    def _take_in(self, hints: Hints, now: float) -> None:
+        """Words on a few paths, each on its own."""
+        self._deep |= hints.deep
+        self._removed |= hints.removed
+        self._moves += hints.moves
+        for path in hints.ready:
+            word = self._waiting.pop(path, None)
+            self._ready.setdefault(path, word.first if word else now)
+        for path in hints.waiting:
+            word = self._waiting.get(path)
+            if word is None:
+                word = _Word(self._ready.pop(path, now), now, self._stopped_until(now))
+            self._waiting[path] = word._replace(last=now)
+
+    def _pass_by(self, burst: _Burst, hints: Hints, now: float) -> None:
+        """A few words while a lock keeps a burst back: saves go past it, the rest joins it."""
+        for path in hints.waiting:
+            self._ready.pop(path, None)
+        if hints.waiting:
+            burst.add(
+                replace(hints, ready=NONE, deep=hints.deep - hints.ready, removed=hints.removed - hints.ready), now
+            )
+        if hints.ready:
+            saves = replace(
+                hints,
+                waiting=NONE,
+                deep=(hints.deep | (burst.deep & hints.ready)) - hints.waiting,
+                removed=(hints.removed | (burst.removed & hints.ready)) - hints.waiting,
+                moves=(),
+            )
+            burst.paths -= hints.ready
+            burst.deep -= hints.ready
+            burst.removed -= hints.ready
+            self._take_in(saves, now)
+
+    def _part(self, paths: set[bytes]) -> Batch:
+        """Hand out these of the paths that stand alone, with what was said of them, and forget it."""
+        since = min(self._ready[path] if path in self._ready else self._waiting[path].first for path in paths)
+        moves = tuple(pair for pair in self._moves if paths.issuperset(pair))
         for path in paths:
             self._ready.pop(path, None)
             self._waiting.pop(path, None)
-        self._deep -= paths
-        self._removed -= paths
-        self._moves = [pair for pair in self._moves if pair not in moves]
+        rest = bool(self._ready or self._waiting)
+        batch = Batch(
+            frozenset(paths),
+            frozenset(self._deep & paths if rest else self._deep),
+            frozenset(self._removed & paths if rest else self._removed),
+            moves,
+            since=since,
+        )
+        self._deep -= batch.deep
+        self._removed -= batch.removed
+        self._moves = [pair for pair in self._moves if paths.isdisjoint(pair)]
         return batch
 
-    def _first_word(self, path: bytes) -> float:
-        return self._ready[path] if path in self._ready else self._waiting[path][0]
+    def _is_crowded(self, hints: Hints, now: float) -> bool:
+        """Whether the last `quiet` seconds, these words included, named more than a few paths.
 
-    def _named_lately(self, hints: Hints, now: float) -> int:
-        """How many distinct paths the last `quiet` seconds named, these included."""
-        total = len(hints.ready) + len(hints.waiting)
-        if total > self.timing.few:
-            return total
-        named = {path: at for path, at in self._named.items() if now - at < self.timing.quiet}
-        named.update(dict.fromkeys(hints.ready, now))
-        named.update(dict.fromkeys(hints.waiting, now))
-        self._named = named
-        return len(named)
+        It is enough to remember the few that were named last: the oldest of them answers.
+        """
+        enough = self.timing.few + 1
+        for path in islice(chain(hints.ready, hints.waiting), enough):
+            self._named.pop(path, None)
+            self._named[path] = now
+        while len(self._named) > enough:
+            del self._named[next(iter(self._named))]
+        return len(self._named) == enough and now - next(iter(self._named.values())) < self.timing.quiet
 
-    def _begin_burst(self, now: float) -> None:
-        self._burst = True
-        firsts = [*self._ready.values(), *(first for first, _ in self._waiting.values())]
-        self._first = min(firsts, default=now)
-        self._last = now
-        self._ready_set = set(self._ready) | set(self._waiting)
-        self._ready.clear()
-        self._waiting.clear()
+    def _begin_burst(self, now: float) -> _Burst:
+        """A burst that takes in all that is pending."""
+        stopped = self._stopped_until(now)
+        words = [(first, stopped) for first in self._ready.values()]
+        words += [(word.first, word.stopped) for word in self._waiting.values()]
+        first, stopped = min(words, default=(now, stopped))
+        burst = _Burst(now, first, stopped, now, set(self._ready) | set(self._waiting))
+        burst.deep, burst.removed, burst.moves = self._deep, self._removed, self._moves
+        self._ready, self._waiting = {}, {}
+        self._deep, self._removed, self._moves = set(), set(), []
+        return burst
 
-    def _burst_due(self) -> float:
-        flood = len(self._ready_set) > self.timing.many or self._everything
+    def _stopped_until(self, now: float) -> float:
+        return self._stopped + (now - self._held_since if self._held_since is not None else 0.0)
+
+    def _burst_due(self, burst: _Burst) -> float:
+        flood = len(burst.paths) > self.timing.many or burst.everything
         quiet = self.timing.flood_quiet if flood else self.timing.quiet
         hold = self.timing.flood_hold if flood else self.timing.hold
-        if self._released is not None and self._released >= self._last:
-            return self._released  # a lock went after the last word: its work is complete
-        return min(self._last + quiet, self._first + hold)
+        if self._released is not None and burst.began <= self._released:
+            released = self._released + self.timing.released
+            if burst.last <= released:
+                return released  # what the lock was for is complete
+        return min(burst.last + quiet, burst.first + hold + self._stopped - burst.stopped)
 
-    def _path_due(self, path: bytes, first: float, last: float) -> float:
-        if self._released is not None and self._released >= last and path in self._removed:
-            return self._released
-        return min(last + self.timing.quiet, first + self.timing.hold)
+    def _path_due(self, path: bytes, word: _Word) -> float:
+        if self._released is not None and word.last <= self._released and path in self._removed:
+            return self._released + self.timing.released
+        stopped = max(0.0, self._stopped - word.stopped)
+        return min(word.last + self.timing.quiet, word.first + self.timing.hold + stopped)
 
     def _kept_back(self, path: bytes) -> bool:
         return self.held and path in self._removed

@@ -7,7 +7,9 @@ while a call runs, and `conflicts/<UTC time>-<cycle>/` for what was set aside, n
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import stat
 import time
@@ -52,8 +54,9 @@ def kept(place: Path) -> list[tuple[str, bytes]]:
     """(set-aside directory, path in it) of every file and link kept below a staging directory, oldest first."""
     top = os.fsencode(place / CONFLICTS)
     found = []
-    for directory, _, names in sorted(os.walk(top)):
-        for name in sorted(names):
+    for directory, below, names in sorted(os.walk(top)):
+        links = [name for name in below if os.path.islink(os.path.join(directory, name))]
+        for name in sorted(names + links):
             batch, _, path = os.path.relpath(os.path.join(directory, name), top).partition(b"/")
             found.append((os.fsdecode(batch), path))
     return found
@@ -82,40 +85,67 @@ def _prove(place: Path, target_fd: int) -> int:
     except FileExistsError:
         pass
     fd = -1
-    trial = f".syncd-{os.getpid()}"
     try:
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         about = os.fstat(fd)
         if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o022:
             raise PermissionError(errno.EPERM, "somebody else can write into it")
-        os.close(os.open(trial, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd))
-        try:
-            os.rename(trial, trial, src_dir_fd=fd, dst_dir_fd=target_fd)
-            os.unlink(trial, dir_fd=target_fd)
-        except OSError:
-            os.unlink(trial, dir_fd=fd)
-            raise
+        _try_rename(fd, target_fd)
     except OSError:
         if fd >= 0:
             os.close(fd)
         if made:
-            os.rmdir(place)
+            with contextlib.suppress(OSError):
+                os.rmdir(place)
         raise
     return fd
+
+
+def _try_rename(fd: int, target_fd: int) -> None:
+    """Rename an empty file from one directory into the other. Raises OSError; its name stays in neither."""
+    trial = f".syncd-{int.from_bytes(os.urandom(8))}"  # always ignored, and nobody else's
+    os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd))
+    try:
+        os.rename(trial, trial, src_dir_fd=fd, dst_dir_fd=target_fd)
+    except OSError:
+        os.unlink(trial, dir_fd=fd)
+        raise
+    os.unlink(trial, dir_fd=target_fd)
 
 
 def sweep(staging: Staging, is_own: Callable[[int, str], bool], aside: bytes) -> list[bytes]:
     """Clear what an interrupted run left: `new-N` goes, `old-N` only if `is_own(staging.fd, name)`.
 
-    Any other `old-N` may be a container's: it is moved below `aside` and its place is returned.
+    Any other `old-N` may be a container's: it is moved below `aside` and its place is returned. So is a
+    directory of such a name, which syncd never makes.
     """
     saved = []
     for name in sorted(os.listdir(staging.fd)):
-        if name.startswith("new-") or (name.startswith("old-") and is_own(staging.fd, name)):
+        if not name.startswith(("new-", "old-")):
+            continue
+        is_dir = stat.S_ISDIR(os.stat(name, dir_fd=staging.fd, follow_symlinks=False).st_mode)
+        if not is_dir and (name.startswith("new-") or is_own(staging.fd, name)):
             os.unlink(name, dir_fd=staging.fd)
-        elif name.startswith("old-"):
-            place = os.fsdecode(aside)
-            os.makedirs(staging.where / place, mode=0o700, exist_ok=True)
-            os.rename(name, f"{place}/{name}", src_dir_fd=staging.fd, dst_dir_fd=staging.fd)
-            saved.append(os.fsencode(f"{place}/{name}"))
+        else:
+            saved.append(_move_aside(staging.fd, name, os.fsdecode(aside)))
     return saved
+
+
+def _move_aside(fd: int, name: str, aside: str) -> bytes:
+    """Move an entry of staging below `aside`, over nothing and through no link; return where it is now."""
+    directory = os.dup(fd)
+    try:
+        for part in aside.split("/"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o700, dir_fd=directory)
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            os.close(directory)
+            directory = below
+        there = set(os.listdir(directory))
+        free = next(
+            n for n in itertools.chain([name], (f"{name}.{number}" for number in itertools.count(1))) if n not in there
+        )
+        os.rename(name, free, src_dir_fd=fd, dst_dir_fd=directory)
+    finally:
+        os.close(directory)
+    return os.fsencode(f"{aside}/{free}")

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from syncd.engine.vcs import control_directories
 from syncd.kernel.contract import Root, Rules
 from syncd.model.change import Hints
 from syncd.watchers.base import Coverage, Watcher
-
-LOCKS = {
-    b".git": (b"index.lock",),
-    b".hg": (b"wlock",),
-    b".jj/working_copy": (b"working_copy.lock",),
-}
 
 
 class Watch:
     """One source's watcher, with what it could not cover."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, source: bytes) -> None:
         self.watcher = watcher
+        self.source = source
         self.coverage = Coverage(0)
 
     def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None = None) -> None:
         """Watch before the scan of the same places. Blocks on the disk."""
         self.coverage = self.watcher.cover(root, rules, paths)
-        for directory, names in LOCKS.items():
-            self.watcher.watch_locks(root, directory, names)
+        for place in control_directories(root, self.source):
+            self.watcher.watch_locks(root, place.directory, (place.lock,))
 
     def hints(self, barrier: bool = False) -> Hints:
         """All words so far; with `barrier`, all that happened before the call."""

@@ -24,7 +24,7 @@ from syncd.kernel.pure.files import (
 )
 from syncd.kernel.pure.tree import join, parts
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
-from syncd.model.path import name, parent
+from syncd.model.path import ancestors, name, parent
 from syncd.system import libc
 
 LONGEST_NAME = 255
@@ -95,13 +95,20 @@ def alike(seen: Fingerprint, now: Fingerprint) -> bool:
 def drop_ours(call: Call, kept: bytes, path: bytes) -> bool:
     """Drop from what was set aside all that the baseline has and nobody changed. True if all went."""
     with suppress(OSError), directory(call.options.staging, parent(kept)) as fd:
-        entry, _ = look(fd, name(kept))
+        entry = look(fd, name(kept))[0]
         if entry.kind == Kind.DIR:
             drop_below(call, kept, path)
         elif is_ours(call, fd, name(kept), entry, call.base.get(path)):
             os.unlink(name(kept), dir_fd=fd)
-        return look_or_none(fd, name(kept)) is None
-    return False
+        if look_or_none(fd, name(kept)) is not None:
+            return False
+    for above in ancestors(kept):  # made for this entry only, unless they hold others
+        try:
+            with directory(call.options.staging, parent(above)) as fd:
+                os.rmdir(name(above), dir_fd=fd)
+        except OSError:
+            break
+    return True
 
 
 def drop_below(call: Call, kept: bytes, path: bytes) -> None:
@@ -143,7 +150,7 @@ def is_ours(call: Call, dir_fd: int, at: bytes, entry: Entry, agreed: Agreed | N
         return True
     try:
         with opened(open_file(dir_fd, at)) as file:
-            return steadily(file, lambda: hash_file(file, call.control), call.control)[0] == agreed.digest
+            return steadily(file, lambda: hash_file(file, call.control), call.control).digest == agreed.digest
     except (OSError, Cancelled):
         return False
 

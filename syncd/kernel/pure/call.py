@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from syncd.kernel.contract import Control, PlaceOptions, Root, Side, Status, Trouble
+from syncd.kernel.contract import Control, PlaceOptions, Raw, Root, Side, Status, Trouble
 from syncd.kernel.pure.diff import PureActions
 from syncd.kernel.pure.rules import PureRules
 from syncd.kernel.pure.tree import PureBase
@@ -21,7 +21,7 @@ SMALL = 128 << 10  # a file of at most so many bytes is held in memory, and may 
 HELD = 32 << 20  # bytes held in memory in all
 
 
-class Ended(Exception):  # noqa: N818
+class Ended(Exception):
     """An action ended otherwise than as planned."""
 
     def __init__(self, status: Status, number: int = 0, op: str = "", side: Side = Side.TARGET) -> None:
@@ -32,7 +32,7 @@ class Ended(Exception):  # noqa: N818
         self.side = side
 
 
-class Full(Exception):  # noqa: N818
+class Full(Exception):
     """The target as a whole takes no more: the slice stops. `number` is one of FULL."""
 
     def __init__(self, number: int) -> None:
@@ -57,24 +57,24 @@ class PureOutcomes:
     """How the actions of one slice ended."""
 
     next: int
-    stopped: int = 0
     puts: int = 0
     removed: int = 0
+    stopped: int = 0
     bytes: int = 0
     troubles: list[Trouble] = field(default_factory=list)
-    aside: list[tuple[bytes, bytes]] = field(default_factory=list)
-    dropped: list[tuple[bytes, int]] = field(default_factory=list)
-    ends: dict[int, tuple[bytes, Status, Trouble | None]] = field(default_factory=dict)
-    learnt: dict[int, tuple[bytes, Agreed | None]] = field(default_factory=dict)
+    aside: list[tuple[Raw, Raw]] = field(default_factory=list)
+    dropped: list[tuple[Raw, int]] = field(default_factory=list)
+    ends: dict[int, tuple[Raw, Status, Trouble | None]] = field(default_factory=dict)
+    learnt: dict[int, tuple[Raw, Agreed | None]] = field(default_factory=dict)
 
     def counts(self) -> dict[Status, int]:
         statuses = [status for _, status, _ in self.ends.values()]
         return {status: statuses.count(status) for status in Status if status in statuses}
 
-    def paths(self, status: Status) -> list[bytes]:
+    def paths(self, status: Status) -> list[Raw]:
         return [path for _, (path, each, _) in sorted(self.ends.items()) if each is status]
 
-    def rows(self) -> list[tuple[bytes, Agreed | None]]:
+    def rows(self) -> list[tuple[Raw, Agreed | None]]:
         """What the baseline learns, in order of the actions."""
         return [row for _, row in sorted(self.learnt.items())]
 

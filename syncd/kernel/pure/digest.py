@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Sequence
 
 from syncd.kernel.contract import Control, Root, Side, Trouble
-from syncd.kernel.pure.files import ABSENT, Cancelled, directory, fingerprint, hash_file, open_file, opened, steadily
+from syncd.kernel.pure.files import (
+    ABSENT,
+    Cancelled,
+    Read,
+    directory,
+    fingerprint,
+    hash_file,
+    open_file,
+    opened,
+    steadily,
+)
 from syncd.kernel.pure.tree import PureBase, PureTree
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
 from syncd.model.path import name, parent
@@ -42,17 +51,21 @@ def wanted_paths(
     from_source: list[tuple[bytes, Fingerprint]] = []
     from_target: list[tuple[bytes, Fingerprint]] = []
     for path, entry in target.rows():
-        if entry.kind == Kind.FILE and entry.digest is None and source.knows(path) and target.knows(path):
-            if entry.seen.size in (size(source.get(path)), agreed_size(base.get(path), Side.TARGET)):
-                from_target.append((path, entry.seen))
+        sizes = size(source.get(path)), agreed_size(base.get(path), Side.TARGET)
+        if in_doubt(entry) and source.knows(path) and target.knows(path) and entry.seen.size in sizes:
+            from_target.append((path, entry.seen))
     for path, entry in source.rows():
-        if entry.kind == Kind.FILE and entry.digest is None and source.knows(path) and target.knows(path):
+        if in_doubt(entry) and source.knows(path) and target.knows(path):
             there, agreed = target.get(path), base.get(path)
             drifted = there is None or there.digest is None or agreed is None or there.digest != agreed.digest
             touched = exact and entry.seen.size == agreed_size(agreed, Side.SOURCE)
             if touched or (drifted and entry.seen.size == size(there)):
                 from_source.append((path, entry.seen))
     return from_source, from_target
+
+
+def in_doubt(entry: Entry) -> bool:
+    return entry.kind == Kind.FILE and entry.digest is None
 
 
 def size(entry: Entry | None) -> int | None:
@@ -70,18 +83,18 @@ def learn(tree: PureTree, root: Root, side: Side, path: bytes, seen: Fingerprint
     entry = tree.get(path)
     assert entry is not None
     try:
-        found, state = read(root, path, control)
+        found = read(root, path, control)
     except Cancelled:
         return
     except OSError as error:
         if error.errno not in ABSENT and error.errno != errno.EAGAIN:
             tree.troubles.append(Trouble(path, error.errno or errno.EIO, "read", side))
         return
-    if fingerprint(state) == seen:
-        tree.put(path, entry._replace(digest=found))
+    if fingerprint(found.state) == seen:
+        tree.put(path, entry._replace(digest=found.digest))
 
 
-def read(root: Root, path: bytes, control: Control) -> tuple[bytes, os.stat_result]:
+def read(root: Root, path: bytes, control: Control) -> Read:
     """The digest of a file below a root. Raises OSError (ENOENT if no file is there) and Cancelled."""
     with directory(root.fd, parent(path)) as fd, opened(open_file(fd, name(path))) as file:
         return steadily(file, lambda: hash_file(file, control), control)
@@ -95,7 +108,7 @@ def hash_many(root: Root, paths: Sequence[bytes], control: Control) -> list[byte
             found.append(errno.ECANCELED)
             continue
         try:
-            found.append(read(root, path, control)[0])
+            found.append(read(root, path, control).digest)
             control.entries += 1
         except Cancelled:
             found.append(errno.ECANCELED)

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import xxhash
 
@@ -27,11 +28,11 @@ READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Cancelled(Exception):  # noqa: N818
+class Cancelled(Exception):
     """Somebody set `control.cancelled`."""
 
 
-class Unreachable(OSError):  # noqa: N818
+class Unreachable(OSError):
     """A directory at or above a place could not be opened or listed: `path` (b"" is the root itself)."""
 
     def __init__(self, error: OSError, path: bytes) -> None:
@@ -151,23 +152,33 @@ def probe(fd: int) -> int:
     return 0
 
 
-def steadily(fd: int, read: Callable[[], bytes], control: Control) -> tuple[bytes, os.stat_result]:
+class Read(NamedTuple):
+    """What was read of a file: its digest, its state afterwards, and whether somebody holds it open for writing."""
+
+    digest: bytes
+    state: os.stat_result
+    held: bool
+
+
+def steadily(fd: int, read: Callable[[], bytes], control: Control, patient: bool = False) -> Read:
     """What `read` returns, the digest of an open file, if nobody wrote the file meanwhile.
 
     Raises BlockingIOError (EAGAIN) if somebody did or may have. Equal times alone prove nothing: they
-    are stamped when a `write` begins. Where leases are refused two reads have to agree.
+    are stamped when a `write` begins. Where leases are refused two reads have to agree. `patient` lets
+    a file pass that somebody holds open: the caller reads it again later.
     """
     before = os.fstat(fd)
-    first = probe(fd)
-    if first == errno.EAGAIN:
+    leases = [probe(fd)]
+    if leases == [errno.EAGAIN] and not patient:
         raise BlockingIOError(errno.EAGAIN, "somebody writes it")
     digest = read()
-    second = probe(fd)
-    agrees = second != errno.EAGAIN and (first == second == 0 or hash_file(fd, control) == digest)
+    leases.append(probe(fd))
+    held = errno.EAGAIN in leases
+    agrees = patient if held else leases == [0, 0] or hash_file(fd, control) == digest
     after = os.fstat(fd)
     if not agrees or (before.st_ctime_ns, before.st_size) != (after.st_ctime_ns, after.st_size):
         raise BlockingIOError(errno.EAGAIN, "it changed while it was read")
-    return digest, after
+    return Read(digest, after, held)
 
 
 def hash_file(fd: int, control: Control) -> bytes:

@@ -29,7 +29,7 @@ DROPPED = (0, 0, 0, 0, bytes(16), *NOTHING, *NOTHING)
 Rows = Iterable[tuple[bytes, Agreed | None]]
 
 
-class Bad(Exception):  # noqa: N818
+class Bad(Exception):
     """A frame that was cut off, fails its checksum, or says what no frame says."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 
 from syncd.kernel.contract import Control, Intent, PlaceOptions, Root, Status, Trouble
 from syncd.kernel.pure import journal
@@ -11,11 +12,12 @@ from syncd.kernel.pure.diff import Action, PureActions
 from syncd.kernel.pure.files import Cancelled
 from syncd.kernel.pure.publish import finish_modes, publish
 from syncd.kernel.pure.rules import PureRules
-from syncd.kernel.pure.take import Taken, take
+from syncd.kernel.pure.take import Taken, take, take_again
 from syncd.kernel.pure.tree import PureBase
 from syncd.model.plan import Verb
 
 MOST = 2000  # actions in one slice
+PAUSE = 0.03  # seconds between two reads of a file that somebody holds open
 
 Ready = dict[int, tuple[Action, Taken | None]]
 
@@ -72,7 +74,24 @@ def take_all(call: Call, start: int, stop: int) -> tuple[Ready, int]:
             untaken = index
         except Ended as end:
             note_end(call, index, action, end)
+    try:
+        take_held(call, ready)
+    except Cancelled:
+        return {}, start
     return ready, untaken
+
+
+def take_held(call: Call, ready: Ready) -> None:
+    """Read the files that somebody holds open once more, after one pause for all of them."""
+    held = [(index, action, taken) for index, (action, taken) in ready.items() if taken and taken.held]
+    if held:
+        time.sleep(PAUSE)
+    for index, action, taken in held:
+        try:
+            take_again(call, action.row.path, taken)
+        except Ended as end:
+            del ready[index]
+            note_end(call, index, action, end)
 
 
 def intent(action: Action, taken: Taken | None) -> Intent:
@@ -108,9 +127,6 @@ def publish_all(call: Call, ready: Ready, untaken: int) -> int:
         else:
             outcomes.ends[index] = path, status, None
             outcomes.learnt[index] = path, row
-            if status is Status.DONE and action.verb is not Verb.RECORD:
-                outcomes.puts += row is not None
-                outcomes.removed += row is None
             call.control.entries += 1
     return following
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from syncd.kernel.contract import Status
 from syncd.kernel.pure.aside import drop_ours, put_back, set_aside
+from syncd.kernel.pure.beside import Fresh, fresh_entry, give_name, put_beside
 from syncd.kernel.pure.call import Call, Ended, Full, failing
 from syncd.kernel.pure.diff import Action
 from syncd.kernel.pure.files import (
@@ -27,18 +28,9 @@ from syncd.kernel.pure.files import (
     step,
     via_proc,
 )
+from syncd.kernel.pure.inplace import make_directory, may_be_in_place, put_direct, put_in_place
 from syncd.kernel.pure.take import Taken
 from syncd.kernel.pure.tree import join, parts
-from syncd.kernel.pure.write import (
-    Fresh,
-    fresh_entry,
-    give_name,
-    make_directory,
-    may_be_in_place,
-    put_beside,
-    put_direct,
-    put_in_place,
-)
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
 from syncd.model.path import name, parent
 from syncd.model.plan import Verb
@@ -53,6 +45,7 @@ def publish(call: Call, action: Action, taken: Taken | None) -> Learnt:
     if taken is None:
         return remove(call, action)
     seen = put(call, action, taken)
+    call.outcomes.puts += 1
     call.outcomes.bytes += taken.entry.seen.size if taken.entry.kind == Kind.FILE else 0
     return Status.DONE, agreed(call, action.row.path, taken, seen)
 
@@ -238,6 +231,7 @@ def remove(call: Call, action: Action) -> Learnt:
         else:
             os.unlink(name(path), dir_fd=fd)
             call.crash("publish-removed")
+        call.outcomes.removed += 1
         return Status.DONE, None
 
 
@@ -249,6 +243,7 @@ def remove_directory(call: Call, fd: int, path: bytes) -> Learnt:
             return Status.KEPT, None
         raise
     call.crash("publish-removed")
+    call.outcomes.removed += 1
     call.actions.modes.pop(path, None)
     return Status.DONE, None
 
@@ -259,7 +254,7 @@ def record(call: Call, action: Action, taken: Taken | None) -> Learnt:
     with failing("record"), way(call, path, make=False) as fd:
         found = look_or_none(fd, name(path)) if fd is not None else None
         if taken is None and found is None:
-            return Status.DONE, None
+            return Status.SAME, None
         if fd is None or taken is None or found is None or not as_believed(expected, found[0]):
             raise Ended(Status.CHANGED)
         with opened(os.open(name(path), ITSELF, dir_fd=fd)) as at:
@@ -267,7 +262,7 @@ def record(call: Call, action: Action, taken: Taken | None) -> Learnt:
             if fingerprint(state) != found[0].seen:
                 raise Ended(Status.CHANGED)
             seen = write_metadata(at, state, taken.entry)
-    return (Status.SAME if taken.same else Status.DONE), agreed(call, path, taken, seen)
+    return Status.SAME, agreed(call, path, taken, seen)
 
 
 def write_metadata(fd: int, state: os.stat_result, entry: Entry) -> Fingerprint:
@@ -279,7 +274,7 @@ def write_metadata(fd: int, state: os.stat_result, entry: Entry) -> Fingerprint:
     if sets_time:
         os.utime(via_proc(fd), ns=(state.st_atime_ns, entry.seen.mtime_ns))
     after = os.fstat(fd)
-    if entry.kind == Kind.FILE:
-        if after.st_size != state.st_size or (not sets_time and after.st_mtime_ns != state.st_mtime_ns):
-            raise Ended(Status.CHANGED)
+    written = after.st_size != state.st_size or (not sets_time and after.st_mtime_ns != state.st_mtime_ns)
+    if entry.kind == Kind.FILE and written:
+        raise Ended(Status.CHANGED)
     return fingerprint(after)

@@ -44,6 +44,7 @@ class Taken:
     staged: bytes | None = None
     mount: bool = False
     same: bool = False  # the target holds it already: only mode and mtime are written
+    held: bool = False  # somebody holds the file open for writing: it is to be read once more
 
 
 def take(call: Call, action: Action) -> Taken | None:
@@ -98,12 +99,27 @@ def take_file(call: Call, file: int) -> Taken:
     has_holes = state.st_blocks * 512 < state.st_size
     small = state.st_size <= SMALL and call.held + state.st_size <= HELD and not has_holes
     try:
-        digest, state = steadily(file, into_memory if small else into_staging, call.control)
+        read = steadily(file, into_memory if small else into_staging, call.control, call.options.patient)
     except BaseException:
         drop_staged(call, staged)
         raise
     call.held += len(data or b"")
-    return Taken(Entry(Kind.FILE, fingerprint(state), digest), state, data, staged)
+    entry = Entry(Kind.FILE, fingerprint(read.state), read.digest)
+    return Taken(entry, read.state, data, staged, held=read.held)
+
+
+def take_again(call: Call, path: bytes, taken: Taken) -> None:
+    """Read a file once more that somebody holds open for writing. Raises Ended (BUSY) if it is another."""
+    drop = True
+    try:
+        with directory(call.source.fd, parent(path)) as fd, opened(open_file(fd, name(path))) as file:
+            digest = hash_file(file, call.control)
+            drop = digest != taken.entry.digest or fingerprint(os.fstat(file)) != taken.entry.seen
+    except OSError:
+        pass
+    if drop:
+        drop_staged(call, taken.staged)
+        raise Ended(Status.BUSY)
 
 
 def new_file(call: Call, dir_fd: int, prefix: bytes) -> tuple[bytes, int]:

@@ -45,8 +45,7 @@ class Nested(Generic[V]):
             path, node = pending.pop()
             if node.value is not None and path != below:
                 yield path, node.value
-            for name in sorted(node.below, reverse=True):
-                pending.append((join(path, name), node.below[name]))
+            pending += [(join(path, name), node.below[name]) for name in sorted(node.below, reverse=True)]
 
     def node(self, path: bytes) -> Node[V] | None:
         node: Node[V] | None = self.top

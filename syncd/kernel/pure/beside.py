@@ -1,37 +1,30 @@
-"""Write one new entry: beside and renamed over, in place, or as a directory."""
+"""Beside: a file or link made whole under a temporary name, then renamed over the old one."""
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from syncd.kernel.contract import Status
 from syncd.kernel.pure.aside import alike, set_aside
-from syncd.kernel.pure.call import SMALL, Call, Ended, Full, failing
-from syncd.kernel.pure.diff import Action, equal
+from syncd.kernel.pure.call import Call, Ended, Full, failing
 from syncd.kernel.pure.files import (
-    BETWEEN_LOOKS,
-    DIRECTORY,
     ITSELF,
     fingerprint,
     look,
     mirrored,
     open_file,
     opened,
-    probe,
     via_proc,
     write_all,
 )
-from syncd.kernel.pure.take import Taken, copy, drop_staged, new_file
+from syncd.kernel.pure.take import Taken, copy, new_file
 from syncd.model.entry import Entry, Fingerprint, Kind
 from syncd.model.path import name
 from syncd.system import libc
-
-WRITING = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(slots=True)
@@ -41,9 +34,6 @@ class Fresh:
     dir_fd: int
     name: bytes
     fd: int
-
-
-# --- beside -------------------------------------------------------------------------------------------
 
 
 def put_beside(call: Call, dir_fd: int, path: bytes, taken: Taken, old: Entry | None) -> Fingerprint:
@@ -217,127 +207,3 @@ def finish_old(call: Call, dir_fd: int, path: bytes, kept_fd: int, kept: bytes, 
     except (Ended, Full):
         os.rename(kept, name(path), src_dir_fd=kept_fd, dst_dir_fd=dir_fd)
         raise
-
-
-# --- in place -----------------------------------------------------------------------------------------
-
-
-def may_be_in_place(call: Call, action: Action, taken: Taken, state: os.stat_result) -> bool:
-    """Whether a target file is overwritten rather than replaced: what is mounted or watched stays."""
-    entry, mode = taken.entry, state.st_mode & 0o7777
-    if entry.kind != Kind.FILE or not stat.S_ISREG(state.st_mode) or call.options.write == "replace":
-        return False
-    if state.st_nlink != 1 or not equal(action.row.target, action.row.base):
-        return False
-    owner = wanted_owner(call, taken)
-    if mode != mirrored(entry.seen.mode) or owner not in (None, (state.st_uid, state.st_gid)):
-        return False
-    if call.options.write == "inplace":
-        return True
-    grows = state.st_size <= entry.seen.size <= SMALL
-    return taken.data is not None and grows and not mode & 0o111
-
-
-def put_in_place(call: Call, dir_fd: int, path: bytes, taken: Taken, old: Entry) -> Fingerprint | None:
-    """Overwrite a file with one write. None if it has to be replaced after all; it is untouched then."""
-    at = name(path)
-    size = taken.entry.seen.size
-    try:
-        with opened(open_file(dir_fd, at)) as reader:
-            if probe(reader) != 0 or fingerprint(os.fstat(reader)) != old.seen:
-                return None
-        fd = os.open(at, WRITING, dir_fd=dir_fd)
-    except OSError:
-        return None
-    with opened(fd):
-        if fingerprint(os.fstat(fd)) != old.seen:
-            return None
-        if size > old.seen.size:
-            try:
-                libc.reserve(fd, size)
-            except OSError:
-                return None
-        try:
-            overwrite(call, fd, taken)
-            call.crash("publish-inplace")
-            if size < old.seen.size:
-                os.ftruncate(fd, size)
-            os.utime(fd, ns=(os.fstat(fd).st_atime_ns, taken.entry.seen.mtime_ns))
-            return fingerprint(os.fstat(fd))
-        except OSError as error:
-            return finish_torn(call, dir_fd, path, taken, os.fstat(fd), error)
-
-
-def overwrite(call: Call, fd: int, taken: Taken) -> None:
-    """One write of the whole content, or of each 8 MiB of a large one. No cancel may stop it halfway."""
-    if taken.data is not None:
-        if os.pwrite(fd, taken.data, 0) != len(taken.data):
-            raise OSError(errno.ENOSPC, "a short write")
-        return
-    assert taken.staged is not None
-    at = 0
-    with opened(open_file(call.options.staging, taken.staged)) as staged:
-        while piece := os.pread(staged, BETWEEN_LOOKS, at):
-            if os.pwrite(fd, piece, at) != len(piece):
-                raise OSError(errno.ENOSPC, "a short write")
-            at += len(piece)
-
-
-def finish_torn(
-    call: Call, dir_fd: int, path: bytes, taken: Taken, state: os.stat_result, error: OSError
-) -> Fingerprint:
-    """Replace a file that was overwritten in part. If that fails too, it is torn."""
-    torn = Entry(Kind.FILE, fingerprint(state))
-    try:
-        return put_beside(call, dir_fd, path, taken, torn)
-    except (Ended, Full, OSError) as second:
-        number = second.number if isinstance(second, Ended | Full) else second.errno
-        if isinstance(second, Full):
-            call.outcomes.stopped = second.number
-        raise Ended(Status.FAILED, number or error.errno or errno.EIO, "torn") from error
-
-
-# --- under the final name -----------------------------------------------------------------------------
-
-
-def put_direct(call: Call, dir_fd: int, path: bytes, taken: Taken) -> Fingerprint:
-    """Create a small file under its own name: nobody reads the target yet."""
-    at = name(path)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with failing("write"):
-        try:
-            fd = os.open(at, flags, 0o600, dir_fd=dir_fd)
-        except FileExistsError:
-            raise Ended(Status.CHANGED) from None
-    with opened(fd):
-        try:
-            with failing("write"):
-                fill(call, fd, taken)
-                give_attributes(call, fd, taken)
-        except (Ended, Full):
-            os.unlink(at, dir_fd=dir_fd)
-            raise
-        return fingerprint(os.fstat(fd))
-
-
-def make_directory(call: Call, dir_fd: int, path: bytes, taken: Taken) -> Fingerprint:
-    """Make a directory in which this user can work; a mode that forbids that is set at the end."""
-    at = name(path)
-    with failing("mkdir"):
-        try:
-            os.mkdir(at, 0o700, dir_fd=dir_fd)
-        except FileExistsError:
-            raise Ended(Status.CHANGED) from None
-        call.crash("publish-mkdir")
-        try:
-            with opened(os.open(at, DIRECTORY, dir_fd=dir_fd)) as fd:
-                give_attributes(call, fd, taken)
-                mode = mirrored(taken.entry.seen.mode)
-                os.chmod(via_proc(fd), mode | 0o700)
-                if mode & 0o700 != 0o700:
-                    call.actions.modes[path] = mode
-                return fingerprint(os.fstat(fd))
-        except OSError:
-            with suppress(OSError):
-                os.rmdir(at, dir_fd=dir_fd)
-            raise

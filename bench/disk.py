@@ -1,0 +1,111 @@
+"""A fresh filesystem for every run.
+
+ext4 remembers: after large removals the same work can take several times as long for a while. So each run gets an
+image of its own that was never deleted from. The tree to be mirrored is put into a template image once (mkfs, mount,
+fill, unmount); a run mounts a copy of that file. Images stand in memory where there is enough of it, so that the disk
+below does not add its moods to the figures.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.trees import Tree
+
+NEEDED_MIB = 8_192
+
+
+class NoDisk(Exception):
+    """This machine lets us make no filesystem."""
+
+
+class Scratch:
+    """Where images, sockets and logs of one benchmark live. Removed at the end, mounted or not."""
+
+    def __init__(self, where: Path | None = None) -> None:
+        if os.geteuid() != 0:
+            raise NoDisk("the benchmark mounts a fresh filesystem for every run: run it as root")
+        for tool in ("mkfs.ext4", "mount", "umount"):
+            if shutil.which(tool) is None:
+                raise NoDisk(f"{tool} is missing")
+        self.path = Path(tempfile.mkdtemp(prefix="syncd-bench-", dir=where or roomiest()))
+        self.templates: dict[str, Path] = {}
+
+    def close(self) -> None:
+        """Unmount what is left and remove everything."""
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            point = line.split()[1].replace("\\040", " ")
+            if point.startswith(str(self.path)):
+                unmount(Path(point))
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def template(self, tree: Tree) -> Path:
+        """The image that holds `tree` under `src`, made at the first call."""
+        if tree.name not in self.templates:
+            start = time.monotonic()
+            image = self.path / f"{tree.name.replace(' ', '-')}.img"
+            with image.open("wb") as file:
+                file.truncate(tree.mebibytes * 2**20)
+            run("mkfs.ext4", "-q", "-F", "-m", "0", "-N", str(tree.inodes), "-E", "lazy_itable_init=0", str(image))
+            with self.mounted(image) as top:
+                (top / "src").mkdir()
+                tree.make(top / "src")
+            self.templates[tree.name] = image
+            print(f"  made the tree {tree.name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
+        return self.templates[tree.name]
+
+    @contextmanager
+    def fresh(self, tree: Tree) -> Iterator[Path]:
+        """A mounted copy of the tree's image for one run; its `src` was read once, so that every run finds it warm."""
+        image = self.path / "run.img"
+        run("cp", "--sparse=always", "--reflink=auto", str(self.template(tree)), str(image))
+        try:
+            with self.mounted(image) as top:
+                subprocess.run(f"tar -cf - -C {top}/src . | cat >/dev/null", shell=True, check=True)  # noqa: S602
+                yield top
+        finally:
+            image.unlink(missing_ok=True)
+
+    @contextmanager
+    def mounted(self, image: Path) -> Iterator[Path]:
+        """`image` mounted on a directory of its own."""
+        point = Path(tempfile.mkdtemp(prefix="mnt-", dir=self.path))
+        run("mount", "-o", "loop", str(image), str(point))
+        try:
+            yield point
+        finally:
+            unmount(point)
+            point.rmdir()
+
+
+def roomiest() -> Path:
+    """Memory if at least 8 GiB of it are free, else the disk."""
+    memory = Path("/dev/shm")
+    free = next(int(x.split()[1]) for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemAvail"))
+    if memory.is_dir() and free > NEEDED_MIB * 1024 and shutil.disk_usage(memory).free > NEEDED_MIB * 2**20:
+        return memory
+    return Path("/var/tmp")
+
+
+def unmount(point: Path) -> None:
+    """Unmount; what is still busy after 5 s is detached, so that nothing stays behind."""
+    for _ in range(50):
+        if subprocess.run(["umount", str(point)], capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(0.1)
+    subprocess.run(["umount", "--lazy", str(point)], check=False)
+
+
+def run(*command: str) -> None:
+    """Run a tool that must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NoDisk(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")

@@ -1,0 +1,81 @@
+/* bare copy SOURCE TARGET COUNT PAUSE_US: the system calls of floor.c's copy and nothing else, in a loop over one file,
+ * each time in nanoseconds on a line. It sleeps PAUSE_US between two copies, as the lone saves do, so that both find the
+ * caches equally cold.
+ *
+ * bare wake SOURCE TARGET COUNT PAUSE_US: what it costs to be woken. A child waits for the file SOURCE to be closed after
+ * writing (inotify, blocking read) and answers with one rename of TARGET's neighbour onto TARGET; the parent waits for that
+ * with inotify too. The time from just before close() to the parent's wake-up is printed: two wake-ups and one rename. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/prctl.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+static char data[1 << 17];
+
+static long long now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static void copy(int from, const char *name, int to, const char *into)
+{
+    int in = openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int out = openat(to, ".floor", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    for (ssize_t n = sizeof data; n == sizeof data;)
+        if ((n = read(in, data, sizeof data)) > 0 && write(out, data, n) != n) exit(1);
+    close(in), close(out), renameat(to, ".floor", to, into);
+}
+
+static int watch(const char *directory, unsigned mask)
+{
+    int events = inotify_init1(IN_CLOEXEC);
+    if (inotify_add_watch(events, directory, mask) < 0) perror(directory), exit(1);
+    return events;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 6) return 2;
+    char *source = argv[2], *target = argv[3], *source_dir = dirname(strdup(source)), *target_dir = dirname(strdup(target));
+    char *source_name = basename(strdup(source)), *target_name = basename(strdup(target));
+    int count = atoi(argv[4]), pause = atoi(argv[5]);
+    int from = open(source_dir, O_PATH), to = open(target_dir, O_PATH);
+    if (from < 0 || to < 0) return perror("open"), 1;
+    if (!strcmp(argv[1], "copy")) {
+        for (int i = 0; i < count; i++) {
+            usleep(pause);
+            long long start = now();
+            copy(from, source_name, to, target_name);
+            printf("%lld\n", now() - start);
+        }
+        return 0;
+    }
+    int ask = watch(source_dir, IN_CLOSE_WRITE), answer = watch(target_dir, IN_MOVED_TO);
+    if (!fork()) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) {
+            if (read(ask, data, sizeof data) <= 0) exit(1);
+            if (renameat(to, ".floor", to, target_name)) perror("rename"), exit(1);
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        close(openat(to, ".floor", O_WRONLY | O_CREAT, 0644));
+        usleep(pause);
+        int out = openat(from, source_name, O_WRONLY);
+        if (write(out, "x", 1) != 1) return 1;
+        long long start = now();
+        close(out);
+        if (read(answer, data, sizeof data) <= 0) return 1;
+        printf("%lld\n", now() - start);
+    }
+    return 0;
+}
