@@ -120,8 +120,7 @@ def make_way(call: Call, fd: int, path: bytes) -> None:
         raise
     if entry.kind != Kind.DIR:
         raise Ended(Status.VANISHED)
-    if look_or_none(fd, name(path)) is not None:
-        refuse_overlay(call, path)
+    if look_or_none(fd, name(path)) is not None:  # no directory, so no overlay lies in it
         call.outcomes.aside.append((path, set_aside(call, fd, name(path), path)))
     make_directory(call, fd, path, Taken(entry, state))
 
@@ -152,8 +151,9 @@ def finish_modes(call: Call) -> None:
     call.actions.modes.clear()
 
 
-def refuse_overlay(call: Call, path: bytes) -> None:
-    if call.rules.overlay_within(path):
+def refuse_overlay(call: Call, path: bytes, kind: Kind) -> None:
+    """End the action if the entry that is to go holds an overlay. What is no directory holds none."""
+    if kind == Kind.DIR and call.rules.overlay_within(path):
         raise Ended(Status.FAILED, errno.EBUSY, "overlay")
 
 
@@ -170,6 +170,7 @@ def put(call: Call, action: Action, taken: Taken) -> Fingerprint:
         if not as_believed(expected, now):
             raise Ended(Status.CHANGED)
         if found and now and (action.verb is Verb.REPLACE or Kind.DIR in (now.kind, taken.entry.kind)):
+            refuse_overlay(call, path, now.kind)
             return put_aside(call, fd, action, taken)
         if taken.entry.kind == Kind.DIR:
             return make_directory(call, fd, path, taken)
@@ -189,7 +190,6 @@ def put_aside(call: Call, fd: int, action: Action, taken: Taken) -> Fingerprint:
     be made the old one gets its name back.
     """
     path = action.row.path
-    refuse_overlay(call, path)
     if taken.entry.kind == Kind.DIR:
         kept = set_aside(call, fd, name(path), path)
         seen = or_back(call, fd, path, kept, None, taken)
@@ -224,7 +224,7 @@ def remove(call: Call, action: Action) -> Learnt:
         if not as_believed(expected, found[0]):
             raise Ended(Status.CHANGED)
         if action.verb is not Verb.REMOVE:
-            refuse_overlay(call, path)
+            refuse_overlay(call, path, found[0].kind)
             call.outcomes.aside.append((path, set_aside(call, fd, name(path), path)))
         elif found[0].kind == Kind.DIR:
             return remove_directory(call, fd, path)
