@@ -10,6 +10,7 @@ from pathlib import Path
 
 from syncd.engine.baseline import Baseline
 from syncd.engine.cycle import cycle
+from syncd.engine.moves import finish_move
 from syncd.engine.pair import Pair
 from syncd.engine.staging import CONFLICTS, open_staging, sweep
 from syncd.errors import Refused, UsageError
@@ -203,6 +204,7 @@ def _finish_intents(pair: Pair, notes: list[str]) -> None:
     with pair.roots() as roots:
         if not isinstance(roots, tuple):
             return  # the first cycle says why; the intents stay open in the journal
+        finish_move(kernel, roots, baseline)
         paths = list(intents)
         entries = kernel.stat_many(roots[1], paths)
         files = [p for p, e in zip(paths, entries, strict=True) if isinstance(e, Entry) and e.kind is Kind.FILE]

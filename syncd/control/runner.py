@@ -20,11 +20,12 @@ from syncd.control.locks import LockWatch
 from syncd.control.status import State, Status
 from syncd.engine.cycle import Announce, cycle
 from syncd.engine.ignore import names_rule_file
+from syncd.engine.moves import candidates
 from syncd.engine.pair import Pair
 from syncd.engine.settle import Settle
 from syncd.engine.watch import Watch
 from syncd.errors import SyncdError
-from syncd.model.change import Batch
+from syncd.model.change import Batch, Hints
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.system.mounts import mounts_below, open_changes
 
@@ -160,9 +161,16 @@ class Runner:
         now = time.monotonic()
         if hints.locks or self._locks.due is not None:
             self._look_at_locks(now)
-        self._settle.offer(hints, now)
+        self._settle.offer(self._with_moves(hints), now)
         _remember(self._hinted, hints.ready)
         _remember(self._hinted, hints.waiting)
+
+    def _with_moves(self, hints: Hints) -> Hints:
+        """A large file that may have been moved waits for the word on its old name, to be looked at together."""
+        if not hints.moves:
+            return hints
+        new = frozenset(new for _, new in candidates(self.pair.baseline.base, hints.moves))
+        return replace(hints, ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
 
     def _look_at_locks(self, now: float) -> None:
         self._settle.hold(self._locks.look(now), now)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from syncd.engine.apply import apply
+from syncd.engine.moves import rename_moved
 from syncd.engine.pair import Pair
 from syncd.engine.plan import plan_mirror
 from syncd.engine.report import report, report_halt
@@ -42,6 +43,8 @@ def cycle(
             return report_halt(number, roots, full=batch.everything, took=time.monotonic() - began)
         full = batch.everything or pair.replaced
         scope = None if full else looks(batch)
+        if batch.moves and not full:
+            rename_moved(pair.kernel, roots, pair.rules, pair.baseline, batch.moves, pair.control)
         sight = scan(
             pair.kernel, roots, pair.rules, pair.baseline.base, scope, pair.control,
             force=pair.lying is not None, trusted=pair.trusted or not full,
