@@ -6,9 +6,9 @@
  * KIND  s  EVIL is a symbolic link with the text LURE
  *       h  EVIL is a hard link to LURE (a file, or a FIFO)
  * Whenever neither NAME nor EVIL is the lure any more (somebody set it aside), EVIL is moved into TRASH and
- * made anew. On standard input closing it goes on until MIN_FLIPS is reached, puts every lure back under EVIL,
- * and prints "flips armed" (exchanges that worked, lures that were made anew). It opens nothing but the
- * directories it was given.
+ * made anew. When standard input is closed it goes on until MIN_FLIPS exchanges of the first pair worked, puts
+ * every lure back under EVIL, and prints "first others armed": exchanges of the first pair, of the others, lures
+ * that were made anew. It opens nothing but the directories it was given.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -75,7 +75,7 @@ int main(int count, char **words)
     int number = (count - 4) / 5;
     if (count < 9 || number > 16 || (count - 4) % 5)
         return 2;
-    long pause_us = atol(words[1]), least = atol(words[2]), flips = 0, armed = 0;
+    long pause_us = atol(words[1]), least = atol(words[2]), flips[2] = {0, 0}, armed = 0;
     trash = open(words[3], O_PATH | O_DIRECTORY);
     for (int i = 0; i < number; i++) {
         char **at = words + 4 + 5 * i;
@@ -95,13 +95,13 @@ int main(int count, char **words)
             struct timespec pause = {pause_us / 1000000, pause_us % 1000000 * 1000};
             nanosleep(&pause, NULL);
         }
-        flips += exchange(pair);
-        if (turn % 64 == 0 && flips >= least && input_closed())
+        flips[pair != pairs] += exchange(pair);
+        if (turn % 64 == 0 && flips[0] >= least && input_closed())
             break;
     }
     for (int i = 0; i < number; i++)
         if (is_lure(pairs + i, pairs[i].name))
             exchange(pairs + i);
-    printf("%ld %ld\n", flips, armed);
+    printf("%ld %ld %ld\n", flips[0], flips[1], armed);
     return 0;
 }

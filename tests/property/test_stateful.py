@@ -7,6 +7,7 @@ process that runs the cycle and dies at a named step.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -26,10 +27,10 @@ from syncd.model.change import Batch
 from syncd.model.report import CycleReport
 from syncd.model.settings import Settings
 from tests.crash.test_kill import STEPS
-from tests.property.model import Model, Nodes, read
+from tests.property.model import Model, Nodes, above, read
 
 OVERLAYS = (b"ov", b"a/ov")
-PATHS = [b"a", b"b", b"ov", b"a/a", b"a/b", b"a/t.ign", b"a/ov", b"a/a/a", b"a/a/t.ign", b"a/ov/a", b"b/a"]
+PATHS = [b"a", b"b", b"a/a", b"a/t.ign", b"a/ov", b"a/a/a", b"a/a/b", b"a/a/t.ign", b"a/ov/a"]
 SIZES = [0, 7, 7, 7, 5000, 140_000]
 MODES = [0o644, 0o600, 0o755, 0o444]
 TRIES = 3  # cycles after which nothing is left to do, whatever a kill left behind
@@ -89,11 +90,13 @@ class Mirror(RuleBasedStateMachine):
     # --- edits ----------------------------------------------------------------------------------------
 
     def at(self, side: str, path: bytes) -> bytes | None:
-        """The path on disk, if the directory that has to hold it is one."""
+        """The path on disk, if the directory that has to hold it is one; a missing one is made."""
         if side == "source":
-            self.touched.add(path)
+            self.touched.update((path, *above(path)))
         whole = os.path.join(os.fsencode(self.top), side.encode(), path)
         holder = os.path.dirname(whole)
+        with contextlib.suppress(OSError):
+            os.makedirs(holder, exist_ok=True)
         return whole if os.path.isdir(holder) and os.path.realpath(holder) == holder else None
 
     def body(self, size: int) -> bytes:

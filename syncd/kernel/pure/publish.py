@@ -110,10 +110,14 @@ def way(call: Call, path: bytes, make: bool) -> Iterator[int | None]:
 
 
 def make_way(call: Call, fd: int, path: bytes) -> None:
-    """Make a directory on the way, as the source has it. What stands there otherwise is set aside."""
+    """Make a directory on the way, as the source has it. What stands there otherwise is set aside.
+
+    The baseline learns it: else, where the plan had another thing there, it would look like the container's.
+    """
     try:
         with directory(call.source.fd, parent(path)) as source_fd:
             entry, state = look(source_fd, name(path))
+            mount = state.st_dev != os.fstat(source_fd).st_dev
     except OSError as error:
         if error.errno in ABSENT:
             raise Ended(Status.VANISHED) from None
@@ -122,7 +126,8 @@ def make_way(call: Call, fd: int, path: bytes) -> None:
         raise Ended(Status.VANISHED)
     if look_or_none(fd, name(path)) is not None:  # no directory, so no overlay lies in it
         call.outcomes.aside.append((path, set_aside(call, fd, name(path), path)))
-    make_directory(call, fd, path, Taken(entry, state))
+    taken = Taken(entry, state, mount=mount)
+    call.outcomes.learnt.append((path, agreed(call, path, taken, make_directory(call, fd, path, taken))))
 
 
 def allow(call: Call, fd: int, path: bytes) -> None:
@@ -137,7 +142,7 @@ def allow(call: Call, fd: int, path: bytes) -> None:
 
 def finish_modes(call: Call) -> None:
     """Give directories their final modes, and learn the fingerprints that these of this slice have then."""
-    rows = {path: (index, row) for index, (path, row) in call.outcomes.learnt.items()}
+    rows = {path: (index, row) for index, (path, row) in enumerate(call.outcomes.learnt)}
     for path, mode in sorted(call.actions.modes.items(), reverse=True):
         try:
             with directory(call.target.fd, path) as fd:
