@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -23,10 +22,12 @@ from syncd.control.status import Status
 from syncd.engine.watch import Watch
 from syncd.errors import Halted, Interrupted, NothingRunning, NotInSync
 from syncd.kernel.choose import chosen, load
+from syncd.model.path import display
 from syncd.model.report import CycleReport
 from syncd.model.settings import Settings
 from syncd.watchers.base import Watcher
 
+NAMED = 10  # paths named in one message
 PATIENCE = 1800.0  # seconds that `sync` waits for a cycle of the watch that holds the pair
 
 
@@ -43,7 +44,7 @@ def run(
     verbose: bool = False,
 ) -> None:
     """Run a pair until it is done or stopped. Raises SyncdError; at the end nothing is held any more."""
-    settings = resolve(source, target, replace(settings, watcher=watcher), create=not dry_run)
+    settings = resolve(source, target, settings._replace(watcher=watcher), create=not dry_run)
     if dry_run:
         from syncd.cli.diff_cmd import show_diff
 
@@ -129,7 +130,10 @@ def _judge(runner: Runner, once: bool, interrupted: bool) -> None:
 def _judge_cycle(last: CycleReport) -> None:
     if last.halt is not None:
         raise Halted(str(last.halt))
-    if last.stopped or last.busy or last.problems:
+    if last.again:
+        named = ", ".join(display(path) for path in sorted(last.again)[:NAMED])
+        raise NotInSync(f"{len(last.again)} entries changed while they were mirrored: {named}; run it once more")
+    if not last.in_sync or last.problems:
         raise NotInSync(f"{len(last.problems)} entries could not be mirrored (they are listed above)")
 
 

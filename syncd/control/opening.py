@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from syncd.engine.baseline import Baseline
@@ -18,6 +18,7 @@ from syncd.kernel.contract import Intent, Kernel
 from syncd.model.change import Batch
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
 from syncd.model.path import display, is_within
+from syncd.model.report import Halt
 from syncd.model.settings import Settings
 from syncd.system.boot import boot_id
 from syncd.system.dirs import make_pair_dir, state_home
@@ -72,36 +73,36 @@ def resolve(source: bytes, target: bytes, settings: Settings, *, create: bool = 
             os.mkdir(real_target)
         except OSError as error:
             raise UsageError(f"TARGET {display(target)} cannot be made: {error.strerror}") from None
-    return replace(settings, source=real_source, target=real_target)
+    return settings._replace(source=real_source, target=real_target)
 
 
 def _check_nesting(source: bytes, target: bytes, settings: Settings) -> None:
     if source == target:
         raise UsageError("SOURCE and TARGET are the same directory")
-    if _is_below(source, target):
+    if _below(source, target) is not None:
         raise UsageError(f"SOURCE {display(source)} lies inside TARGET {display(target)}: it would mirror into itself")
-    if _is_below(target, source):
-        inside = os.path.relpath(target, source)
-        if not any(is_within(inside, overlay) for overlay in settings.overlays):
-            raise UsageError(
-                f"TARGET {display(target)} lies inside SOURCE {display(source)}: "
-                f"put it elsewhere, or leave it out with --overlay {display(inside)}"
-            )
+    inside = _below(target, source)
+    if inside is not None and not any(is_within(inside, overlay) for overlay in settings.overlays):
+        raise UsageError(
+            f"TARGET {display(target)} lies inside SOURCE {display(source)}: "
+            f"put it elsewhere, or leave it out with --overlay {display(inside)}"
+        )
 
 
-def _is_below(path: bytes, top: bytes) -> bool:
-    """Whether `path` lies below `top`, also by another name (bind mount)."""
+def _below(path: bytes, top: bytes) -> bytes | None:
+    """Where in `top` the `path` lies, also by another name (bind mount); None if it does not."""
     try:
         wanted = os.stat(top)
     except OSError:
-        return False
-    while path != (path := os.path.dirname(path)):
+        return None
+    above = path
+    while above != (above := os.path.dirname(above)):
         try:
-            if os.path.samestat(os.stat(path), wanted):
-                return True
+            if os.path.samestat(os.stat(above), wanted):
+                return os.path.relpath(path, above)
         except OSError:
             continue
-    return False
+    return None
 
 
 def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) -> Opened:
@@ -110,8 +111,8 @@ def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) ->
     `settings` come from `resolve`. Intents that an interrupted run left open are settled here.
     """
     for holder in live_targets():
-        nested = _is_below(holder.target, settings.target) or _is_below(settings.target, holder.target)
-        if holder.target != settings.target and nested:
+        one, other = holder.target, settings.target
+        if one != other and (_below(one, other) is not None or _below(other, one) is not None):
             raise Refused(
                 f"process {holder.pid} already mirrors into {display(holder.target)}, and one of the two targets "
                 f"lies inside the other; end that one first"
@@ -165,7 +166,7 @@ def _without_own(settings: Settings) -> Settings:
     home = os.fsencode(os.path.realpath(state_home()))
     if not is_within(home, settings.source):
         return settings
-    return replace(settings, overlays=(*settings.overlays, os.path.relpath(home, settings.source)))
+    return settings._replace(overlays=(*settings.overlays, os.path.relpath(home, settings.source)))
 
 
 def _run(target: bytes) -> dict[str, object]:
@@ -202,7 +203,7 @@ def _finish_intents(pair: Pair, notes: list[str]) -> None:
     intents = {intent.path: intent for intent in baseline.intents}
     doubtful = []
     with pair.roots() as roots:
-        if not isinstance(roots, tuple):
+        if isinstance(roots, Halt):
             return  # the first cycle says why; the intents stay open in the journal
         finish_move(kernel, roots, baseline)
         paths = list(intents)
