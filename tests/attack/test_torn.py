@@ -135,9 +135,7 @@ def test_no_torn_copy_from_a_writer_that_never_stops(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("arena", ["tmpfs", "ext4"], indirect=True)
 @pytest.mark.parametrize(("how", "pause_us"), NEVER_STOPS)
-def test_no_torn_copy_among_ten_thousand(
-    arena: Path, compiled: Callable[[str], Path], how: str, pause_us: int
-) -> None:
+def test_no_torn_copy_among_ten_thousand(arena: Path, compiled: Callable[[str], Path], how: str, pause_us: int) -> None:
     """The three writers on the two filesystems come to more than 10,000 accepted copies together."""
     copier = copy_from(arena, compiled("tear"), how, pause_us, 1700)
     assert copier.counts[Status.DONE] >= 1700

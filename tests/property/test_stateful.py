@@ -108,7 +108,7 @@ class Mirror(RuleBasedStateMachine):
     @rule(side=sides, path=paths, size=st.sampled_from(SIZES), beside=st.booleans())
     def write(self, side: str, path: bytes, size: int, beside: bool) -> None:
         whole = self.at(side, path)
-        if whole is None or (os.path.lexists(whole) and not (os.path.isfile(whole) and not os.path.islink(whole))):
+        if whole is None or (os.path.lexists(whole) and not is_file(whole)):
             return
         body = self.body(size)
         place = whole + b".ign~" if beside else whole
@@ -170,16 +170,15 @@ class Mirror(RuleBasedStateMachine):
     @rule(side=sides, old=paths, new=paths)
     def link(self, side: str, old: bytes, new: bytes) -> None:
         start, end = self.at(side, old), self.at(side, new)
-        if start and end and os.path.isfile(start) and not os.path.islink(start) and not os.path.lexists(end):
+        if start and end and is_file(start) and not os.path.lexists(end):
             os.link(start, end)
 
     @rule(path=paths, into=sides)
     def copy(self, path: bytes, into: str) -> None:
         """Both sides come to the same content by themselves."""
         start, end = self.at("source" if into == "target" else "target", path), self.at(into, path)
-        if start and end and os.path.isfile(start) and not os.path.islink(start):
-            if not os.path.lexists(end) or (os.path.isfile(end) and not os.path.islink(end)):
-                shutil.copyfile(start, end)
+        if start and end and is_file(start) and (is_file(end) or not os.path.lexists(end)):
+            shutil.copyfile(start, end)
 
     # --- syncd ----------------------------------------------------------------------------------------
 
@@ -270,6 +269,10 @@ class Mirror(RuleBasedStateMachine):
             self.run(Batch(everything=True))
         self.touched.clear()
         self.check(model, before)
+
+
+def is_file(path: bytes) -> bool:
+    return os.path.isfile(path) and not os.path.islink(path)
 
 
 def read_aside(top: Path) -> set[bytes]:

@@ -7,9 +7,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from syncd.kernel.contract import Status
-from syncd.kernel.pure.aside import drop_ours, put_back, set_aside
+from syncd.kernel.pure.aside import drop_ours, join_paths, list_names, put_back, set_aside
 from syncd.kernel.pure.beside import Fresh, fresh_entry, give_name, put_beside
 from syncd.kernel.pure.call import Call, Ended, Full, failing
 from syncd.kernel.pure.diff import Action
@@ -29,7 +30,7 @@ from syncd.kernel.pure.files import (
     via_proc,
 )
 from syncd.kernel.pure.inplace import make_directory, may_be_in_place, put_direct, put_in_place
-from syncd.kernel.pure.take import Taken
+from syncd.kernel.pure.take import Taken, drop_staged, take_content
 from syncd.kernel.pure.tree import join, parts
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
 from syncd.model.path import name, parent
@@ -229,6 +230,8 @@ def remove(call: Call, action: Action) -> Learnt:
         if not as_believed(expected, found[0]):
             raise Ended(Status.CHANGED)
         if action.verb is not Verb.REMOVE:
+            if found[0].kind == Kind.DIR and holds_excluded(call, fd, path):
+                return Status.KEPT, None  # what is in it goes by its own rows
             refuse_overlay(call, path, found[0].kind)
             call.outcomes.aside.append((path, set_aside(call, fd, name(path), path)))
         elif found[0].kind == Kind.DIR:
@@ -238,6 +241,22 @@ def remove(call: Call, action: Action) -> Learnt:
             call.crash("publish-removed")
         call.outcomes.removed += 1
         return Status.DONE, None
+
+
+def holds_excluded(call: Call, fd: int, path: bytes) -> bool:
+    """Whether a directory of the target holds, at any depth, an ignored name or an overlay: these are not moved."""
+    pending = [b""]
+    while pending:
+        inner = pending.pop()
+        with directory(fd, join_paths(name(path), inner)) as here:
+            for child in list_names(here):
+                entry, _ = look(here, child)
+                below = join(inner, child)
+                if call.rules.excluded(join_paths(path, below), entry.kind == Kind.DIR):
+                    return True
+                if entry.kind == Kind.DIR:
+                    pending.append(below)
+    return False
 
 
 def remove_directory(call: Call, fd: int, path: bytes) -> Learnt:
@@ -266,8 +285,28 @@ def record(call: Call, action: Action, taken: Taken | None) -> Learnt:
             state = os.fstat(at)
             if fingerprint(state) != found[0].seen:
                 raise Ended(Status.CHANGED)
-            seen = write_metadata(at, state, taken.entry)
+            if state.st_nlink > 1 and found[0].kind != Kind.DIR and metadata_differs(state, taken.entry):
+                seen = part(call, fd, path, taken, found[0])
+            else:
+                seen = write_metadata(at, state, taken.entry)
     return Status.SAME, agreed(call, path, taken, seen)
+
+
+def part(call: Call, fd: int, path: bytes, taken: Taken, old: Entry) -> Fingerprint:
+    """Put a file anew whose other hard links, which may be anywhere, must not get its mode and time."""
+    if old.kind == Kind.FILE and taken.data is None and taken.staged is None:
+        content = take_content(call, path)
+        if content.entry.digest != taken.entry.digest:
+            drop_staged(call, content.staged)
+            raise Ended(Status.CHANGED)
+        taken = replace(taken, data=content.data, staged=content.staged)
+    return put_beside(call, fd, path, taken, old)
+
+
+def metadata_differs(state: os.stat_result, entry: Entry) -> bool:
+    """Whether the mode or the mtime of a file or link is another than the source's."""
+    other_mode = entry.kind != Kind.LINK and stat.S_IMODE(state.st_mode) != mirrored(entry.seen.mode)
+    return other_mode or clamp(state.st_mtime_ns) != entry.seen.mtime_ns
 
 
 def write_metadata(fd: int, state: os.stat_result, entry: Entry) -> Fingerprint:
