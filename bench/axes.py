@@ -265,13 +265,20 @@ def _rest(bench: Bench, axis: str, name: str, round_: int, running: Running, idl
         bench.log.add(axis, name, round_, "idle cpu ms", (proc.cpu_ns(pids) - cpu) / 1e6)
 
 
-def bytes_an_entry(log: Log, name: str) -> None:
-    """Memory that grows with the tree: the difference of the two sizes, divided by the entries between them."""
-    memory = [log.rounds(axis, name, "pss MiB") for axis in ("100k", "300k")]
-    entries = [log.rounds(axis, name, "entries") for axis in ("100k", "300k")]
+def growth(log: Log, name: str, few: str, many: str) -> None:
+    """What three times as many files cost: the ratios between two trees, and the memory that each entry adds."""
+    for metric in ("first copy s", "restart s", "pss MiB"):
+        small, large = (log.rounds(axis, name, metric) for axis in (few, many))
+        for round_ in small.keys() & large.keys():
+            log.add("scale", name, round_, metric, large[round_])
+            log.add("scale", f"{name} at {few}", round_, metric, small[round_])
+    memory, entries = ([log.rounds(axis, name, metric) for axis in (few, many)] for metric in ("pss MiB", "entries"))
     for round_ in memory[0].keys() & memory[1].keys():
         more = entries[1][round_] - entries[0][round_]
         log.add("scale", name, round_, "bytes an entry", (memory[1][round_] - memory[0][round_]) * 2**20 / more)
+    for axis in (few, many):
+        if why := log.failed.get((axis, name)):
+            log.failed["scale", name] = why
 
 
 def write_manifest(source: Path, into: Path) -> int:

@@ -27,11 +27,11 @@ def summary(log: Log, bodies: list[str], peers: list[str], node: str, notes: lis
     def measured(rows: list[table.Row]) -> list[table.Row]:
         return [row for row in rows if table.judge(log, row) or failed(row)]
 
-    rows = measured(table.speed_rows(bodies[0], node))
+    rows = measured(table.speed_rows(bodies[0], node, log))
     parts = [f"## syncd, {bodies[0]} kernel\n\n", table.render(rows, log, failed), floor_note(log)]
     for body in bodies[1:]:
         parts += [f"\n## Beside it: the {body} kernel (it must be right, not fast)\n\n"]
-        parts += [table.render(measured(table.speed_rows(body, node)), log, failed)]
+        parts += [table.render(measured(table.speed_rows(body, node, log)), log, failed)]
     for peer in peers:
         if shown := measured(table.lag_rows(peer)):
             parts += [f"\n## Beside it: a mirror of twenty lines around {peer}\n\n", table.render(shown, log, failed)]

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,10 +44,14 @@ class Effort:
     beside: int
     saves: int
     pause_us: int
+    seconds: float = float("inf")  # no axis begins a further round when its share of this is used up
 
 
 FULL = Effort(lag=11, burst=7, node=5, scale=3, beside=3, saves=200, pause_us=40_000)
-QUICK = Effort(lag=7, burst=5, node=3, scale=1, beside=1, saves=100, pause_us=20_000)
+QUICK = Effort(lag=7, burst=5, node=3, scale=1, beside=1, saves=100, pause_us=16_000, seconds=280)
+SHARES = {"lag": 0.36, "burst": 0.54, "node": 0.74}  # of the time, by the end of each axis
+LARGE, SMALL = (100_000, 300_000), (30_000, 90_000)
+LARGE_SECONDS = 110  # what the large pair takes on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,32 +92,44 @@ def attempt(log: Log, axis: str, name: str, round_: int, work: Callable[[], None
     )
 
 
-def measure(bench: Bench, effort: Effort, choice: Choice) -> None:
-    """All runs of the chosen axes."""
-    every, log, judged = engines(bench.programs), bench.log, choice.bodies[0]
+def measure(bench: Bench, effort: Effort, choice: Choice) -> list[str]:
+    """All runs of the chosen axes. Returns what is to be known about them."""
+    every, log, judged, notes = engines(bench.programs), bench.log, choice.bodies[0], list[str]()
     beside = choice.bodies[1:]
+    start = time.monotonic()
 
-    def rounds(count: int, names: list[str], fewer: list[str]) -> list[tuple[int, str]]:
-        return [(r, name) for r in range(count) for name in turns(names + (fewer if r < effort.beside else []), r)]
+    def rounds(axis: str, count: int, names: list[str], fewer: list[str]) -> Iterator[tuple[int, str]]:
+        for round_ in range(count):
+            if time.monotonic() - start > effort.seconds * SHARES[axis] and round_ >= 2:
+                notes.append(f"{axis}: {round_} rounds instead of {count}, for want of time")
+                return
+            for name in turns(names + (fewer if round_ < effort.beside else []), round_):
+                yield round_, name
 
     if "lag" in choice.axes:
         pace = (effort.saves, effort.pause_us)
-        for round_, name in rounds(effort.lag, ["floor", judged, "bare"], beside + choice.peers):
+        for round_, name in rounds("lag", effort.lag, ["floor", judged, "bare"], beside + choice.peers):
             work = partial(axes.lag, bench, every[name]) if name in every else partial(axes.bare, bench)
             attempt(log, "lag", name, round_, partial(work, round_, *pace))
     if "burst" in choice.axes:
-        for round_, name in rounds(effort.burst, ["floor", judged, "rsync"], beside):
+        for round_, name in rounds("burst", effort.burst, ["floor", judged, "rsync"], beside):
             attempt(log, "burst", name, round_, partial(axes.burst, bench, every.get(name), round_))
     if "node" in choice.axes:
-        for round_, name in rounds(effort.node, [judged, "cp and rsync"], beside):
+        for round_, name in rounds("node", effort.node, [judged, "cp and rsync"], beside):
             idle = name == judged and round_ == 0
             work = partial(axes.first_copy, bench, every.get(name), round_, choice.node, idle)
             attempt(log, choice.node.name, name, round_, work)
     if "scale" in choice.axes:
+        sizes = LARGE
+        if effort.seconds - (time.monotonic() - start) < LARGE_SECONDS:
+            sizes = SMALL
+            notes.append(f"scale: {sizes[1]:,} against {sizes[0]:,} files, for want of time")
+        few, many = (trees.flat(size) for size in sizes)
         for round_ in range(effort.scale):
-            for tree in (trees.flat(100_000), trees.flat(300_000)):
+            for tree in (few, many):
                 attempt(log, tree.name, judged, round_, partial(axes.first_copy, bench, every[judged], round_, tree))
-        axes.bytes_an_entry(log, judged)
+        axes.growth(log, judged, few.name, many.name)
+    return notes
 
 
 def large_tree(scratch: Scratch, wish: str, notes: list[str]) -> trees.Tree:
@@ -122,7 +138,7 @@ def large_tree(scratch: Scratch, wish: str, notes: list[str]) -> trees.Tree:
         notes.append("the large tree is generated in the shape of a node_modules (`--tree real` installs one)")
         return trees.NODE
     try:
-        scratch.template(trees.REAL_NODE)
+        scratch.master(trees.REAL_NODE)
     except (OSError, subprocess.SubprocessError) as error:
         notes.append(f"no real node_modules to be had ({error}): the generated tree was used")
         return trees.NODE
@@ -164,7 +180,7 @@ def main() -> int:
         chosen = asked.only or list(AXES)
         node = large_tree(scratch, asked.tree, notes) if "node" in chosen else trees.NODE
         bench = Bench(scratch, build(scratch.path / "bin"), Log())
-        measure(bench, effort, Choice(chosen, bodies, peers, node))
+        notes += measure(bench, effort, Choice(chosen, bodies, peers, node))
         text, good = report.summary(bench.log, bodies, peers, node.name, notes)
         print(f"{text}\n{report.machine(scratch)}")
         if asked.save:

@@ -24,7 +24,6 @@ class Row:
     least: float
     aim: float | None = None
     plus: float = 0.0  # the limit is least × reference + plus
-    against: str = ""  # another axis for the reference
     strict: bool = False  # below, not at
     unit: str = "ms"
     form: str = "{:.2f}"
@@ -70,8 +69,9 @@ def lag_rows(engine: str, reference: str = "floor") -> list[Row]:
     return rows
 
 
-def speed_rows(engine: str, node: str) -> list[Row]:
+def speed_rows(engine: str, node: str, log: Log) -> list[Row]:
     """The table for one body; `node` is the axis of the large tree."""
+    small = next((who for axis, who, *_ in log.rows if axis == "scale" and who.startswith(f"{engine} at ")), "")
     return [
         *lag_rows(engine),
         Row("burst, 2,000 files", "burst", "ms", engine, "floor", 1.5, 1.0, plus=60, form="{:.0f}"),
@@ -81,9 +81,9 @@ def speed_rows(engine: str, node: str) -> list[Row]:
         Row("idle, wake-ups", node, "idle wake-ups", engine, "", 0, unit="", form="{:.0f}"),
         Row("idle, CPU", node, "idle cpu ms", engine, "", 1, strict=True),
         Row("memory, PSS", node, "pss MiB", engine, "", 70, 45, unit="MiB", form="{:.1f}"),
-        Row("300k : 100k, first copy", "300k", "first copy s", engine, engine, 3.3, against="100k", unit="s"),
-        Row("300k : 100k, restart", "300k", "restart s", engine, engine, 3.3, against="100k", unit="s"),
-        Row("300k : 100k, memory", "300k", "pss MiB", engine, engine, 3.3, against="100k", unit="MiB", form="{:.1f}"),
+        Row("3 × the files, first copy", "scale", "first copy s", engine, small, 3.3, unit="s"),
+        Row("3 × the files, restart", "scale", "restart s", engine, small, 3.3, unit="s"),
+        Row("3 × the files, memory", "scale", "pss MiB", engine, small, 3.3, unit="MiB", form="{:.1f}"),
         Row("memory an entry", "scale", "bytes an entry", engine, "", 250, unit="bytes", form="{:.0f}"),
     ]
 
@@ -99,7 +99,7 @@ def judge(log: Log, row: Row) -> Result | None:
         aim = row.aim is None or value <= row.aim
         spread = (min(values.values()), max(values.values()))
         return Result(row, value, None, None, spread, len(values), verdict(good, aim))
-    others = log.rounds(row.against or row.axis, row.reference, row.metric)
+    others = log.rounds(row.axis, row.reference, row.metric)
     both = sorted(values.keys() & others.keys())
     if not both:
         return None
@@ -118,6 +118,11 @@ def judge(log: Log, row: Row) -> Result | None:
     )
 
 
+def ratio_text(ratio: float) -> str:
+    """A ratio to show; to a reference of nothing there is none."""
+    return "—" if ratio == float("inf") else f"{ratio:.2f}"
+
+
 def verdict(good: bool, aim: bool) -> str:
     """One word."""
     return ("pass, aim" if aim else "pass") if good else "MISS"
@@ -125,7 +130,7 @@ def verdict(good: bool, aim: bool) -> str:
 
 def render(rows: list[Row], log: Log, failed: Callable[[Row], str]) -> str:
     """The table as Markdown."""
-    head = ("axis", "measured", "reference", "ratio (lowest … highest of rounds)", "at least", "aim", "verdict")
+    head = ("axis", "measured", "reference", "ratio (lowest … highest, rounds)", "at least", "aim", "verdict")
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         result = judge(log, row)
@@ -142,12 +147,12 @@ def render(rows: list[Row], log: Log, failed: Callable[[Row], str]) -> str:
         else:
             unit = f" {row.unit}".rstrip()
             low, high = result.spread
-            spread = f"({low:.2f} … {high:.2f}, {result.rounds} rounds)"
+            spread = f"({ratio_text(low)} … {ratio_text(high)}, {result.rounds})"
             cells = (
                 row.title,
                 row.form.format(result.value) + unit,
                 "" if result.reference is None else row.form.format(result.reference) + unit,
-                spread if result.ratio is None else f"{result.ratio:.2f} {spread}",
+                spread if result.ratio is None else f"{ratio_text(result.ratio)} {spread}",
                 row.wanted,
                 row.aimed,
                 result.verdict,

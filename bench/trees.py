@@ -34,7 +34,7 @@ WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A recipe: `make` fills an existing empty directory; `mebibytes` is the disk it wants, mirror included."""
+    """A recipe: `make` fills an empty directory; `mebibytes` and `inodes` are what its filesystem needs, mirror included."""
 
     name: str
     make: Callable[[Path], None]

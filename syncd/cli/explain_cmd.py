@@ -12,7 +12,7 @@ from syncd.cli.options import RULES, with_options
 from syncd.cli.output import BYTES, json_option, write_json
 from syncd.errors import NothingRunning, UsageError
 from syncd.model.entry import Entry
-from syncd.model.path import check, display, path_fields
+from syncd.model.path import check, display, is_within, path_fields
 from syncd.model.settings import Settings
 
 
@@ -45,12 +45,12 @@ def command(settings: Settings, pair_and_path: tuple[bytes, ...], as_json: bool)
 
 
 def _relative(given: bytes, settings: Settings) -> bytes:
-    path = given
+    path = os.path.normpath(given)
     for root in (settings.source, settings.target):
-        if given.startswith(root + b"/"):
-            path = os.path.relpath(given, root)
+        if is_within(path, root):
+            path = os.path.relpath(path, root)
     try:
-        return check(path.rstrip(b"/"))
+        return check(b"" if path == b"." else path)
     except ValueError:
         raise UsageError(f"{display(given)} is not below {display(settings.source)}") from None
 

@@ -79,7 +79,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        code: Any = cli.main(standalone_mode=False)
+        code: Any = cli.main(prog_name="syncd", standalone_mode=False)
     except click.exceptions.Abort:
         raise KeyboardInterrupt from None
     except click.ClickException as error:

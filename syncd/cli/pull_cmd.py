@@ -9,7 +9,7 @@ import click
 from syncd.cli.options import RULES, with_options
 from syncd.cli.output import BYTES, json_option, write_json
 from syncd.errors import NotInSync, UsageError
-from syncd.model.path import check, display, path_fields
+from syncd.model.path import check, display, is_within, path_fields
 from syncd.model.settings import Settings
 
 
@@ -70,8 +70,10 @@ def command(
 
 
 def _relative(given: bytes, settings: Settings) -> bytes:
-    path = os.path.relpath(given, settings.target) if given.startswith(settings.target + b"/") else given
+    path = os.path.normpath(given)
+    if is_within(path, settings.target):
+        path = os.path.relpath(path, settings.target)
     try:
-        return check(path.rstrip(b"/"))
+        return check(b"" if path == b"." else path)
     except ValueError:
         raise UsageError(f"{display(given)}: give a path relative to the roots") from None

@@ -23,10 +23,12 @@ from syncd.control.status import Status
 from syncd.engine.watch import Watch
 from syncd.errors import Halted, Interrupted, NothingRunning, NotInSync
 from syncd.kernel.choose import chosen, load
+from syncd.model.path import display
 from syncd.model.report import CycleReport
 from syncd.model.settings import Settings
 from syncd.watchers.base import Watcher
 
+NAMED = 10  # paths named in one message
 PATIENCE = 1800.0  # seconds that `sync` waits for a cycle of the watch that holds the pair
 
 
@@ -129,7 +131,10 @@ def _judge(runner: Runner, once: bool, interrupted: bool) -> None:
 def _judge_cycle(last: CycleReport) -> None:
     if last.halt is not None:
         raise Halted(str(last.halt))
-    if last.stopped or last.busy or last.problems:
+    if last.again:
+        named = ", ".join(display(path) for path in sorted(last.again)[:NAMED])
+        raise NotInSync(f"{len(last.again)} entries changed while they were mirrored: {named}; run it once more")
+    if not last.in_sync or last.problems:
         raise NotInSync(f"{len(last.problems)} entries could not be mirrored (they are listed above)")
 
 

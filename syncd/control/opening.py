@@ -78,30 +78,30 @@ def resolve(source: bytes, target: bytes, settings: Settings, *, create: bool = 
 def _check_nesting(source: bytes, target: bytes, settings: Settings) -> None:
     if source == target:
         raise UsageError("SOURCE and TARGET are the same directory")
-    if _is_below(source, target):
+    if _below(source, target) is not None:
         raise UsageError(f"SOURCE {display(source)} lies inside TARGET {display(target)}: it would mirror into itself")
-    if _is_below(target, source):
-        inside = os.path.relpath(target, source)
-        if not any(is_within(inside, overlay) for overlay in settings.overlays):
-            raise UsageError(
-                f"TARGET {display(target)} lies inside SOURCE {display(source)}: "
-                f"put it elsewhere, or leave it out with --overlay {display(inside)}"
-            )
+    inside = _below(target, source)
+    if inside is not None and not any(is_within(inside, overlay) for overlay in settings.overlays):
+        raise UsageError(
+            f"TARGET {display(target)} lies inside SOURCE {display(source)}: "
+            f"put it elsewhere, or leave it out with --overlay {display(inside)}"
+        )
 
 
-def _is_below(path: bytes, top: bytes) -> bool:
-    """Whether `path` lies below `top`, also by another name (bind mount)."""
+def _below(path: bytes, top: bytes) -> bytes | None:
+    """Where in `top` the `path` lies, also by another name (bind mount); None if it does not."""
     try:
         wanted = os.stat(top)
     except OSError:
-        return False
-    while path != (path := os.path.dirname(path)):
+        return None
+    above = path
+    while above != (above := os.path.dirname(above)):
         try:
-            if os.path.samestat(os.stat(path), wanted):
-                return True
+            if os.path.samestat(os.stat(above), wanted):
+                return os.path.relpath(path, above)
         except OSError:
             continue
-    return False
+    return None
 
 
 def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) -> Opened:
@@ -110,8 +110,8 @@ def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) ->
     `settings` come from `resolve`. Intents that an interrupted run left open are settled here.
     """
     for holder in live_targets():
-        nested = _is_below(holder.target, settings.target) or _is_below(settings.target, holder.target)
-        if holder.target != settings.target and nested:
+        one, other = holder.target, settings.target
+        if one != other and (_below(one, other) is not None or _below(other, one) is not None):
             raise Refused(
                 f"process {holder.pid} already mirrors into {display(holder.target)}, and one of the two targets "
                 f"lies inside the other; end that one first"

@@ -114,8 +114,9 @@ class Runner:
 
     def run(self) -> None:
         """Watch and mirror until `stop`. An error that ends it stands in `error`."""
-        mounts = open_changes()
+        mounts = -1
         try:
+            mounts = open_changes()
             self._mounts = self._mounts_that_matter()
             self._full_cycle(EVERYTHING)
             self.started.set()
@@ -139,7 +140,8 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - the thread that waits for it raises it
             self.error = error
         finally:
-            os.close(mounts)
+            if mounts >= 0:
+                os.close(mounts)
             self._show(state=State.STOPPED)
             self._refuse_commands()
             self.watch.watcher.close()
@@ -198,7 +200,7 @@ class Runner:
         if self._again:
             again, self._again = self._again, frozenset()
             return Batch(again)
-        if doubted := self.pair.doubted_since(now):
+        if doubted := self.pair.overdue(now):
             return Batch(doubted)
         late = frozenset(path for path, (due, _) in self._busy.items() if now >= due)
         if late:
@@ -241,7 +243,7 @@ class Runner:
         for path in done.busy:
             delay = min(self._busy[path][1] * 2, BUSY_MOST) if path in self._busy else BUSY_FIRST
             self._busy[path] = (now + delay, delay)
-        self._again = done.again
+        self._again = done.again if batch.everything else (self._again - batch.paths) | done.again
         if done.put or done.removed:
             _remember(self._written, batch.paths)
         # A halt that names removals ends by a change or by a person; another one, when a root is there again.

@@ -130,18 +130,18 @@ class Pair:
             )
         self.baseline.note(met=True)
 
-    def second_look(self, diff: Diff, plan: Plan, scope: Sequence[Look] | None) -> Plan:
+    def second_look(self, diff: Diff, plan: Plan, scope: Sequence[Look] | None, now: float) -> Plan:
         """On a filesystem that may lie, believe an absence only when it is seen again a second later.
 
-        `scope` is what this cycle looked at: absences elsewhere go on waiting.
+        `scope` is what this cycle looked at: absences elsewhere go on waiting. `now` is monotonic.
         """
         if self.lying is None:
             return plan
-        now = time.monotonic()
         before = self._absent
         gone = [row.path for row in diff.rows(Line.GONE)]
-        self._absent = {path: before.get(path, now) for path in gone}
-        believed = all(now >= first + SECOND_LOOK for first in self._absent.values())
+        newest = max((before.get(path, now) for path in gone), default=now)
+        self._absent = dict.fromkeys(gone, newest)  # one line of the table has one verb: they wait together
+        believed = not gone or now >= newest + SECOND_LOOK
         if believed:
             self._absent.clear()
         elif not diff.unexplained:
@@ -161,7 +161,7 @@ class Pair:
         """Absences that want a second look."""
         return list(self._absent)
 
-    def doubted_since(self, now: float) -> frozenset[bytes]:
+    def overdue(self, now: float) -> frozenset[bytes]:
         """Those whose second look is due at the monotonic time `now`."""
         return frozenset(path for path, first in self._absent.items() if now >= first + SECOND_LOOK)
 

@@ -157,9 +157,14 @@ class Settle:
         for path in hints.waiting:
             self._ready.pop(path, None)
         if hints.waiting:
-            burst.add(
-                replace(hints, ready=NONE, deep=hints.deep - hints.ready, removed=hints.removed - hints.ready), now
+            rest = replace(
+                hints,
+                ready=NONE,
+                deep=hints.deep - hints.ready,
+                removed=hints.removed - hints.ready,
+                moves=tuple(pair for pair in hints.moves if hints.ready.isdisjoint(pair)),
             )
+            burst.add(rest, now)
         if hints.ready:
             saves = replace(
                 hints,

@@ -12,6 +12,12 @@ pub trait Excluder: Sync {
     /// every directory above was entered. Several threads may call it for unlike directories.
     fn enter(&self, dir: &[u8], dirfd: BorrowedFd<'_>, names: &[&[u8]]);
 
+    /// Whether `dir` was entered before. A partial scan enters only directories that were not.
+    fn entered(&self, dir: &[u8]) -> bool {
+        let _ = dir;
+        true
+    }
+
     /// Whether the last component of `path` is excluded, given that nothing above it is.
     fn excluded_child(&self, path: &[u8], is_dir: bool) -> bool;
 

@@ -253,8 +253,8 @@ def record(call: Call, action: Action, taken: Taken | None) -> Learnt:
     path, _, _, expected = action.row
     with failing("record"), way(call, path, make=False) as fd:
         found = look_or_none(fd, name(path)) if fd is not None else None
-        if taken is None and found is None:
-            return Status.SAME, None
+        if taken is None and (found is None or call.rules.excluded(path, found[0].kind == Kind.DIR)):
+            return Status.SAME, None  # gone on both sides, or newly ignored: then it stays where it is
         if fd is None or taken is None or found is None or not as_believed(expected, found[0]):
             raise Ended(Status.CHANGED)
         with opened(os.open(name(path), ITSELF, dir_fd=fd)) as at:

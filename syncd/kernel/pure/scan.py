@@ -142,7 +142,7 @@ class Walk:
                 if self.side is Side.SOURCE:
                     self.names(parent(path), fd)
                 entry, state = look(fd, name(path), self.force)
-                if self.rules.excluded(path, entry.kind == Kind.DIR):
+                if self.rules.excluded_child(path, entry.kind == Kind.DIR):  # `resolve` judged those above
                     return
                 device = os.fstat(fd).st_dev
         except OSError as error:
@@ -221,7 +221,7 @@ class Walk:
         """
         failed = error.path if isinstance(error, Unreachable) else path
         if not failed:
-            raise error
+            raise OSError(error.errno, error.strerror) from error
         number = error.errno or errno.EIO
         if number in (errno.ENOTDIR, errno.ELOOP) and failed == path and not_directory:
             number = not_directory

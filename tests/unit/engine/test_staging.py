@@ -199,7 +199,7 @@ def test_nothing_is_moved_through_a_link(pair, tmp_path):
     with opened(*pair) as staging:
         (staging.where / "old-0").write_text("x")
         (staging.where / "conflicts").symlink_to(tmp_path / "host")
-        with pytest.raises(OSError, match=r"conflicts|Not a directory|Too many"):
+        with pytest.raises(OSError, match=r"Not a directory|Too many"):
             sweep(staging, lambda *_: False, ASIDE)
         assert everything(tmp_path / "host") == []
         assert (staging.where / "old-0").read_text() == "x"

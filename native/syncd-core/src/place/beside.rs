@@ -1,0 +1,554 @@
+//! Files and links: created directly, written in place, or written beside and renamed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::io::{self, Errno};
+
+use super::aside::rename_new;
+use super::shop::{CREATE, Halt, Hand, Placed, Want, failed, new_name};
+use super::take::{Load, SMALL, Taken, copy_file, is_sparse, write_content};
+use super::{Write, crash};
+use crate::control::Control;
+use crate::dirs::{retry, stat_at, stat_fd};
+use crate::entry::{Agreed, Content, Fingerprint, Kind, Meta, Seen, Side, equal};
+use crate::error::stops_slice;
+use crate::read::{Unread, each_chunk};
+use crate::sys::probe_lease;
+
+/// Where an entry goes.
+#[derive(Clone, Copy)]
+pub struct Spot<'p> {
+    /// The directory.
+    pub dir: BorrowedFd<'p>,
+    /// The name in it.
+    pub name: &'p [u8],
+    /// The path, as the action has it.
+    pub path: &'p [u8],
+}
+
+/// Where temporary names stand: in staging or, where that is another mount, beside the entry.
+#[derive(Clone, Copy)]
+struct Bench<'p> {
+    dir: BorrowedFd<'p>,
+    own: bool,
+}
+
+impl Bench<'_> {
+    fn new_name(&self, number: u64) -> Vec<u8> {
+        if self.own {
+            format!(".syncd-{number}").into_bytes()
+        } else {
+            new_name(number)
+        }
+    }
+
+    fn old_name(&self, number: u64) -> Vec<u8> {
+        if self.own {
+            format!(".syncd-{number}")
+        } else {
+            format!("old-{number}")
+        }
+        .into_bytes()
+    }
+}
+
+/// A new entry under its temporary name.
+struct Fresh<'p> {
+    dir: BorrowedFd<'p>,
+    name: Vec<u8>,
+    fd: Option<OwnedFd>,
+}
+
+impl Fresh<'_> {
+    fn discard(&self) {
+        let _ = fs::unlinkat(self.dir, self.name.as_slice(), AtFlags::empty());
+    }
+
+    /// What it is under its final name.
+    fn meta(&self, spot: Spot<'_>) -> Placed<Meta> {
+        let meta = match &self.fd {
+            Some(fd) => stat_fd(fd.as_fd()),
+            None => stat_at(spot.dir, spot.name, false),
+        };
+        meta.map_err(failed("stat"))
+    }
+}
+
+/// A failure of which is to be known whether staging is just on another mount.
+enum Miss {
+    OtherMount,
+    Halt(Halt),
+}
+
+impl From<Halt> for Miss {
+    fn from(halt: Halt) -> Self {
+        Miss::Halt(halt)
+    }
+}
+
+fn missed(op: &'static str) -> impl Fn(Errno) -> Miss {
+    move |errno| {
+        if errno == Errno::XDEV {
+            Miss::OtherMount
+        } else {
+            Miss::Halt(failed(op)(errno))
+        }
+    }
+}
+
+impl Hand<'_> {
+    /// Put a file or link where nothing is.
+    pub fn put_new(&mut self, spot: Spot<'_>, taken: &Taken, want: &Want) -> Placed<Meta> {
+        if self.shop.options.direct {
+            if let Load::Memory(content) = &taken.load {
+                return self.create(spot, content, taken, want);
+            }
+        }
+        self.on_benches(spot, |hand, bench| {
+            let fresh = hand.prepare(bench, taken, want)?;
+            if let Err(errno) = rename_new(fresh.dir, &fresh.name, spot.dir, spot.name) {
+                fresh.discard_unless(errno == Errno::XDEV && matches!(taken.load, Load::Staged(_)));
+                return Err(match errno {
+                    Errno::EXIST | Errno::NOTEMPTY => Miss::Halt(Halt::Changed),
+                    errno => missed("rename")(errno),
+                });
+            }
+            crash::pass("publish-renamed");
+            Ok(fresh.meta(spot)?)
+        })
+    }
+
+    /// Put a file or link over the file or link that `expected` is the fingerprint of.
+    pub fn put_over(
+        &mut self,
+        spot: Spot<'_>,
+        expected: &Fingerprint,
+        taken: &Taken,
+        want: &Want,
+    ) -> Placed<Meta> {
+        self.on_benches(spot, |hand, bench| {
+            match hand.look(spot.dir, spot.name)? {
+                Some(meta) if meta.print == *expected => {}
+                _ => return Err(Miss::Halt(Halt::Changed)),
+            }
+            let fresh = hand.prepare(bench, taken, want)?;
+            let done = hand.swap(spot, expected, bench, &fresh);
+            if let Err(miss) = &done {
+                let again =
+                    matches!(miss, Miss::OtherMount) && matches!(taken.load, Load::Staged(_));
+                fresh.discard_unless(again);
+            }
+            done
+        })
+    }
+
+    /// Try with staging and, if that is on another mount, with the entry's own directory.
+    fn on_benches(
+        &mut self,
+        spot: Spot<'_>,
+        mut put: impl FnMut(&mut Self, Bench<'_>) -> Result<Meta, Miss>,
+    ) -> Placed<Meta> {
+        let staging = Bench {
+            dir: self.shop.options.staging,
+            own: false,
+        };
+        match put(self, staging) {
+            Ok(meta) => return Ok(meta),
+            Err(Miss::Halt(halt)) => return Err(halt),
+            Err(Miss::OtherMount) => {}
+        }
+        match put(
+            self,
+            Bench {
+                dir: spot.dir,
+                own: true,
+            },
+        ) {
+            Ok(meta) => Ok(meta),
+            Err(Miss::Halt(halt)) => Err(halt),
+            Err(Miss::OtherMount) => Err(Halt::Failed(Errno::XDEV, "rename", Side::Target)),
+        }
+    }
+
+    /// Create a file under its final name.
+    fn create(
+        &mut self,
+        spot: Spot<'_>,
+        content: &[u8],
+        taken: &Taken,
+        want: &Want,
+    ) -> Placed<Meta> {
+        let mode = Mode::from_raw_mode(want.mode & 0o777);
+        let fd = match retry(|| fs::openat(spot.dir, spot.name, CREATE | OFlags::WRONLY, mode)) {
+            Ok(fd) => fd,
+            Err(Errno::EXIST) => return Err(Halt::Changed),
+            Err(errno) => return Err(failed("create")(errno)),
+        };
+        let written = self.fill(fd.as_fd(), content, taken, want);
+        match written {
+            Ok(meta) => {
+                crash::pass("publish-renamed");
+                Ok(meta)
+            }
+            Err(errno) => {
+                let _ = fs::unlinkat(spot.dir, spot.name, AtFlags::empty());
+                Err(failed("write")(errno))
+            }
+        }
+    }
+
+    fn fill(
+        &self,
+        fd: BorrowedFd<'_>,
+        content: &[u8],
+        taken: &Taken,
+        want: &Want,
+    ) -> Result<Meta, Errno> {
+        let sparse = taken.meta.as_ref().is_some_and(is_sparse);
+        write_content(fd, content, 0, sparse)?;
+        if sparse {
+            retry(|| fs::ftruncate(fd, content.len() as u64))?;
+        }
+        self.shop.finish(fd, want)
+    }
+
+    /// Make a new entry under a temporary name.
+    fn prepare<'p>(
+        &mut self,
+        bench: Bench<'p>,
+        taken: &Taken,
+        want: &Want,
+    ) -> Result<Fresh<'p>, Miss> {
+        let shop = self.shop;
+        if let (Load::Staged(number), false) = (&taken.load, bench.own) {
+            let name = new_name(*number);
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = retry(|| fs::openat(bench.dir, name.as_slice(), flags, Mode::empty()))
+                .map_err(missed("stage"))?;
+            shop.finish(fd.as_fd(), want).map_err(missed("stage"))?;
+            return Ok(Fresh {
+                dir: bench.dir,
+                name,
+                fd: Some(fd),
+            });
+        }
+        loop {
+            let name = bench.new_name(shop.number());
+            let mut fresh = Fresh {
+                dir: bench.dir,
+                name,
+                fd: None,
+            };
+            let made = match &taken.link {
+                Some(text) => {
+                    retry(|| fs::symlinkat(text.bytes(), fresh.dir, fresh.name.as_slice()))
+                }
+                None => {
+                    let mode = Mode::from_raw_mode(want.mode & 0o777);
+                    retry(|| {
+                        fs::openat(
+                            fresh.dir,
+                            fresh.name.as_slice(),
+                            CREATE | OFlags::WRONLY,
+                            mode,
+                        )
+                    })
+                    .map(|fd| fresh.fd = Some(fd))
+                }
+            };
+            match made {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue, // left by a call that was killed
+                Err(errno) => return Err(missed("write")(errno)),
+            }
+            let filled = match (&fresh.fd, &taken.load) {
+                (Some(fd), Load::Memory(content)) => {
+                    self.fill(fd.as_fd(), content, taken, want).map(drop)
+                }
+                (Some(fd), Load::Staged(number)) => self.copy_staged(*number, fd.as_fd(), want),
+                (Some(fd), Load::Nothing) => shop.finish(fd.as_fd(), want).map(drop),
+                (None, _) => stat_at(fresh.dir, &fresh.name, false)
+                    .and_then(|meta| shop.finish_link(fresh.dir, &fresh.name, want, &meta))
+                    .map(drop),
+            };
+            return match filled {
+                Ok(()) => Ok(fresh),
+                Err(errno) => {
+                    fresh.discard();
+                    Err(missed("write")(errno))
+                }
+            };
+        }
+    }
+
+    /// Copy a staged file to another mount.
+    fn copy_staged(&mut self, number: u64, to: BorrowedFd<'_>, want: &Want) -> Result<(), Errno> {
+        let shop = self.shop;
+        let name = new_name(number);
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let from =
+            retry(|| fs::openat(shop.options.staging, name.as_slice(), flags, Mode::empty()))?;
+        let meta = stat_fd(from.as_fd())?;
+        copy_file(from.as_fd(), &meta, to, shop, &mut self.buffer).map_err(errno_of)?;
+        shop.finish(to, want)?;
+        let _ = fs::unlinkat(shop.options.staging, name.as_slice(), AtFlags::empty());
+        Ok(())
+    }
+
+    /// Rename a new entry over an old one, of which a second name is kept until it was looked at.
+    fn swap(
+        &mut self,
+        spot: Spot<'_>,
+        expected: &Fingerprint,
+        bench: Bench<'_>,
+        fresh: &Fresh<'_>,
+    ) -> Result<Meta, Miss> {
+        let old = loop {
+            let old = bench.old_name(self.shop.number());
+            match retry(|| {
+                fs::linkat(
+                    spot.dir,
+                    spot.name,
+                    bench.dir,
+                    old.as_slice(),
+                    AtFlags::empty(),
+                )
+            }) {
+                Ok(()) => break old,
+                Err(Errno::EXIST) => {} // left by a call that was killed
+                Err(Errno::NOENT) => return Err(Miss::Halt(Halt::Changed)),
+                Err(errno) if errno == Errno::XDEV || stops_slice(errno) => {
+                    return Err(missed("link")(errno));
+                }
+                Err(_) => return self.swap_by_moving(spot, expected, bench, fresh),
+            }
+        };
+        crash::pass("publish-linked");
+        if let Err(errno) =
+            retry(|| fs::renameat(fresh.dir, fresh.name.as_slice(), spot.dir, spot.name))
+        {
+            let _ = fs::unlinkat(bench.dir, old.as_slice(), AtFlags::empty());
+            return Err(match errno {
+                Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => Miss::Halt(Halt::Changed),
+                errno => missed("rename")(errno),
+            });
+        }
+        crash::pass("publish-renamed");
+        let meta = fresh.meta(spot)?;
+        if stat_at(bench.dir, &old, false).is_ok_and(|was| was.print.same_but_ctime(expected)) {
+            let _ = fs::unlinkat(bench.dir, old.as_slice(), AtFlags::empty());
+            return Ok(meta);
+        }
+        match self.shop.set_aside(bench.dir, &old, spot.path) {
+            Ok(slot) => {
+                self.shop.keep(spot.path, &slot.shown);
+                Ok(meta)
+            }
+            Err(_) => {
+                // It cannot be kept elsewhere, so it has its name back: what it replaces is the source's.
+                retry(|| fs::renameat(bench.dir, old.as_slice(), spot.dir, spot.name))
+                    .map_err(missed("rename"))?;
+                Err(Miss::Halt(Halt::Changed))
+            }
+        }
+    }
+
+    /// The same where an entry cannot have two names: for a moment nothing is at its name.
+    fn swap_by_moving(
+        &mut self,
+        spot: Spot<'_>,
+        expected: &Fingerprint,
+        bench: Bench<'_>,
+        fresh: &Fresh<'_>,
+    ) -> Result<Meta, Miss> {
+        let old = loop {
+            let old = bench.old_name(self.shop.number());
+            match rename_new(spot.dir, spot.name, bench.dir, &old) {
+                Ok(()) => break old,
+                Err(Errno::EXIST) => {}
+                Err(Errno::NOENT) => return Err(Miss::Halt(Halt::Changed)),
+                Err(errno) => return Err(missed("rename")(errno)),
+            }
+        };
+        crash::pass("publish-linked");
+        let same =
+            stat_at(bench.dir, &old, false).is_ok_and(|was| was.print.same_but_ctime(expected));
+        let put = if same {
+            rename_new(fresh.dir, &fresh.name, spot.dir, spot.name).map_err(|errno| match errno {
+                Errno::EXIST | Errno::NOTEMPTY => Miss::Halt(Halt::Changed),
+                errno => missed("rename")(errno),
+            })
+        } else {
+            Err(Miss::Halt(Halt::Changed))
+        };
+        match put {
+            Ok(()) => {
+                crash::pass("publish-renamed");
+                let _ = fs::unlinkat(bench.dir, old.as_slice(), AtFlags::empty());
+                Ok(fresh.meta(spot)?)
+            }
+            Err(miss) => {
+                if rename_new(bench.dir, &old, spot.dir, spot.name).is_err() {
+                    if let Ok(slot) = self.shop.set_aside(bench.dir, &old, spot.path) {
+                        self.shop.keep(spot.path, &slot.shown);
+                    }
+                }
+                Err(miss)
+            }
+        }
+    }
+
+    // --- in place -----------------------------------------------------------------------------
+
+    /// Write a file's new content into the old file. None: that is not to be done here.
+    pub fn put_in_place(
+        &mut self,
+        spot: Spot<'_>,
+        target: &Seen,
+        base: Option<&Agreed>,
+        taken: &Taken,
+        want: &Want,
+    ) -> Option<Placed<Meta>> {
+        let size = self.suits(target, base, taken, want)?;
+        let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match self.look(spot.dir, spot.name) {
+            Ok(Some(meta)) if meta.print == target.print && meta.links == 1 => {}
+            Ok(Some(meta)) if meta.print == target.print => return None,
+            Ok(_) => return Some(Err(Halt::Changed)),
+            Err(halt) => return Some(Err(halt)),
+        }
+        let reader = retry(|| fs::openat(spot.dir, spot.name, flags, Mode::empty())).ok()?;
+        probe_lease(reader.as_fd()).ok()?; // somebody has it open for writing
+        let fd = retry(|| fs::openat(spot.dir, spot.name, flags | OFlags::WRONLY, Mode::empty()))
+            .ok()?;
+        match stat_fd(fd.as_fd()) {
+            Ok(meta) if meta.print != target.print => return Some(Err(Halt::Changed)),
+            Ok(meta) if meta.links == 1 && want.owner.is_none_or(|owner| owner == meta.owner()) => {
+            }
+            _ => return None,
+        }
+        if size > target.print.size {
+            retry(|| fs::fallocate(&fd, FallocateFlags::KEEP_SIZE, 0, size)).ok()?;
+        }
+        Some(
+            match self.overwrite(fd.as_fd(), target.print.size, taken, want) {
+                Ok(meta) => Ok(meta),
+                Err(errno) => self.mend(spot, fd.as_fd(), taken, want, errno),
+            },
+        )
+    }
+
+    /// The new size, if a file may be written in place as far as can be told without looking.
+    fn suits(
+        &self,
+        target: &Seen,
+        base: Option<&Agreed>,
+        taken: &Taken,
+        want: &Want,
+    ) -> Option<u64> {
+        let size = taken.meta?.print.size;
+        let auto = match self.shop.options.write {
+            Write::Replace => return None,
+            Write::Auto => true,
+            Write::InPlace => false,
+        };
+        let print = &target.print;
+        let fits =
+            size <= SMALL && print.size <= SMALL && size >= print.size && print.mode & 0o111 == 0;
+        let memory = matches!(taken.load, Load::Memory(_));
+        let agreed = equal(Some(Content::from(target)), base.map(Content::from));
+        let suits = target.kind == Kind::File
+            && taken.link.is_none()
+            && agreed
+            && print.mode & 0o7777 == want.mode
+            && (!auto || fits && memory);
+        suits.then_some(size)
+    }
+
+    fn overwrite(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        old: u64,
+        taken: &Taken,
+        want: &Want,
+    ) -> Result<Meta, Errno> {
+        let shop = self.shop;
+        let size = match &taken.load {
+            Load::Memory(content) => {
+                if retry(|| io::pwrite(fd, content, 0))? != content.len() {
+                    return Err(Errno::NOSPC);
+                }
+                content.len() as u64
+            }
+            Load::Staged(number) => {
+                let name = new_name(*number);
+                let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let from = retry(|| {
+                    fs::openat(shop.options.staging, name.as_slice(), flags, Mode::empty())
+                })?;
+                let write = |chunk: &[u8], offset| {
+                    write_content(fd, chunk, offset, false).map_err(Unread::Unwritten)
+                };
+                each_chunk(from.as_fd(), &mut self.buffer, &Control::default(), write)
+                    .map_err(errno_of)?
+            }
+            Load::Nothing => return Err(Errno::INVAL),
+        };
+        if old > size {
+            retry(|| fs::ftruncate(fd, size))?;
+        }
+        crash::pass("publish-inplace");
+        retry(|| fs::futimens(fd, &super::shop::times(want.mtime)))?;
+        if let Load::Staged(number) = taken.load {
+            let _ = fs::unlinkat(
+                shop.options.staging,
+                new_name(number).as_slice(),
+                AtFlags::empty(),
+            );
+        }
+        stat_fd(fd)
+    }
+
+    /// Finish beside what was begun in place.
+    fn mend(
+        &mut self,
+        spot: Spot<'_>,
+        fd: BorrowedFd<'_>,
+        taken: &Taken,
+        want: &Want,
+        errno: Errno,
+    ) -> Placed<Meta> {
+        let mended = match stat_fd(fd) {
+            Ok(meta) => self.put_over(spot, &meta.print, taken, want),
+            Err(errno) => Err(failed("stat")(errno)),
+        };
+        mended.map_err(|halt| {
+            let errno = match halt {
+                Halt::Stop(errno) => {
+                    self.shop.stop(errno);
+                    errno
+                }
+                Halt::Failed(errno, ..) => errno,
+                _ => errno,
+            };
+            Halt::Failed(errno, "torn", Side::Target)
+        })
+    }
+}
+
+impl Fresh<'_> {
+    fn discard_unless(&self, keep: bool) {
+        if !keep {
+            self.discard();
+        }
+    }
+}
+
+fn errno_of(unread: Unread) -> Errno {
+    match unread {
+        Unread::Failed(errno) | Unread::Unwritten(errno) => errno,
+        Unread::Cancelled => Errno::CANCELED,
+        Unread::Absent | Unread::Busy => Errno::AGAIN,
+    }
+}

@@ -1,0 +1,252 @@
+//! Place: carry out actions. The one module that writes a target.
+//!
+//! In four steps: *take* reads every source file to be put, *intents* are journalled in one write,
+//! *publish* changes the target, *outcomes* are journalled in one write.
+//!
+//! # Crash tests
+//!
+//! If the environment variable `SYNCD_CRASH_AT` is `<step>:<n>` when the first slice is placed, the
+//! process kills itself (SIGKILL) right after the n-th passage of that step, counted over the
+//! process. Steps:
+//!
+//! | step | passed when |
+//! | --- | --- |
+//! | `take` | one source entry was taken |
+//! | `intents` | the intents of a slice are in the journal |
+//! | `publish-linked` | an old entry got its second name in staging |
+//! | `publish-renamed` | a new entry got its final name (also one created there directly) |
+//! | `publish-inplace` | new content was written into an old file, its times not yet |
+//! | `publish-mkdir` | a directory was made |
+//! | `publish-removed` | an entry was removed |
+//! | `publish-aside` | an entry was set aside |
+//! | `outcomes` | the outcomes of a slice are in the journal |
+
+mod aside;
+mod beside;
+mod crash;
+mod make;
+mod publish;
+mod shop;
+mod take;
+
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+use crate::actions::{Action, Actions};
+use crate::base::{Base, Row};
+use crate::control::Control;
+use crate::digest::spread;
+use crate::dirs::Root;
+use crate::entry::{Agreed, Fingerprint, Side};
+use crate::error::{Result, Trouble};
+use crate::exclude::Excluder;
+use crate::journal::{Frame, append};
+use shop::{Hand, Shop};
+use take::{Taken, take};
+
+/// At most so many actions are placed in one call.
+pub const SLICE: usize = 2_000;
+
+/// How a file is written over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// In place where that is safe enough, else beside.
+    Auto,
+    /// Always beside.
+    Replace,
+    /// In place also where the file is large or executable.
+    InPlace,
+}
+
+/// How `place` writes. See the contract.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// A directory that shares a mount with the target.
+    pub staging: BorrowedFd<'a>,
+    /// A file opened with O_APPEND.
+    pub journal: BorrowedFd<'a>,
+    /// Where entries are set aside, relative to `staging`.
+    pub aside: &'a [u8],
+    /// How files are written over.
+    pub write: Write,
+    /// The target is empty and nobody reads it yet.
+    pub direct: bool,
+    /// Owner and group of every entry.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// How one action ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // the words are those of `Status` in the contract
+pub enum Status {
+    Done,
+    Same,
+    Kept,
+    Changed,
+    Vanished,
+    Busy,
+    Failed,
+}
+
+/// How the actions of one slice ended.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    /// Where the next slice starts.
+    pub next: usize,
+    /// What stopped the slice.
+    pub stopped: Option<Errno>,
+    /// Bytes written into the target.
+    pub bytes: u64,
+    /// The actions that ended, in order.
+    pub ends: Vec<(Box<[u8]>, Status)>,
+    /// What the baseline learns of them.
+    pub rows: Vec<Row>,
+    /// One for each that failed.
+    pub troubles: Vec<Trouble>,
+    /// What was set aside: the path, and where it is kept below staging.
+    pub aside: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// setuid and setgid bits that were not mirrored.
+    pub dropped: Vec<(Box<[u8]>, u32)>,
+}
+
+/// How one action ended, with what the baseline learns.
+#[derive(Debug)]
+enum End {
+    Set(Status, Box<Agreed>),
+    Drop(Status),
+    Left(Status),
+    Failed(Errno, &'static str, Side),
+}
+
+/// Carry out the actions from `start` to before `stop`.
+#[allow(clippy::too_many_arguments)]
+pub fn place(
+    source: &Root,
+    target: &Root,
+    rules: &dyn Excluder,
+    base: &Base,
+    actions: &Actions,
+    start: usize,
+    stop: usize,
+    options: &Options<'_>,
+    control: &Control,
+) -> Result<Outcomes> {
+    let stop = stop.min(actions.len()).min(start.saturating_add(SLICE));
+    let slice: Vec<Action<'_>> = (start..stop).filter_map(|at| actions.get(at)).collect();
+    let shop = Shop::new(source, target, rules, base, actions, options, control);
+    let taken = spread(
+        &slice,
+        16,
+        |action, hand| take(action, hand),
+        || Hand::new(&shop),
+    );
+    let taken: Vec<Option<std::result::Result<Taken, End>>> =
+        taken.into_iter().map(Option::flatten).collect();
+    let noted = match note_intents(&slice, &taken, options) {
+        Ok(noted) => noted,
+        Err(error) => {
+            shop.discard(
+                taken
+                    .iter()
+                    .flatten()
+                    .filter_map(|taken| taken.as_ref().ok()),
+            );
+            return Err(error);
+        }
+    };
+    let ends = publish::all(&shop, &slice, taken);
+    if stop == actions.len() || shop.stopped().is_some() || control.is_cancelled() {
+        shop.restore_modes();
+    }
+    let outcomes = gather(&shop, &slice, ends, start, stop);
+    if noted || !outcomes.rows.is_empty() {
+        let mut frame = Frame::new(b'O');
+        for (path, row) in &outcomes.rows {
+            frame.row(path, row.as_ref());
+        }
+        append(options.journal, frame)?;
+        crash::pass("outcomes");
+    }
+    Ok(outcomes)
+}
+
+/// Journal what the slice is about to do. False: nothing.
+fn note_intents(
+    slice: &[Action<'_>],
+    taken: &[Option<std::result::Result<Taken, End>>],
+    options: &Options<'_>,
+) -> Result<bool> {
+    let mut frame = Frame::new(b'I');
+    let mut any = false;
+    let nothing = Fingerprint::default();
+    for (action, taken) in slice.iter().zip(taken) {
+        let Some(Ok(taken)) = taken else { continue };
+        any = true;
+        match (action.source_kind(), action.puts()) {
+            (Some(kind), true) if !taken.same => {
+                let row = Agreed::new(kind, 0, 0, &nothing, &nothing)
+                    .with_digest(taken.digest)
+                    .with_link(taken.link.clone());
+                frame.row(action.path, Some(&row));
+            }
+            _ if action.removes()
+                || action.verb == crate::actions::Verb::Replace && !action.puts() =>
+            {
+                frame.row(action.path, None);
+            }
+            _ => {} // only its mode or time changes
+        }
+    }
+    if any {
+        append(options.journal, frame)?;
+        crash::pass("intents");
+    }
+    Ok(any)
+}
+
+fn gather(
+    shop: &Shop<'_>,
+    slice: &[Action<'_>],
+    ends: Vec<Option<End>>,
+    start: usize,
+    stop: usize,
+) -> Outcomes {
+    let mut out = Outcomes {
+        next: stop,
+        stopped: shop.stopped(),
+        bytes: shop.written(),
+        ..Outcomes::default()
+    };
+    for (at, (action, end)) in slice.iter().zip(ends).enumerate() {
+        let path = || Box::from(action.path);
+        let status = match end {
+            None => {
+                out.next = out.next.min(start + at);
+                continue;
+            }
+            Some(End::Set(status, row)) => {
+                out.rows.push((path(), Some(*row)));
+                status
+            }
+            Some(End::Drop(status)) => {
+                out.rows.push((path(), None));
+                status
+            }
+            Some(End::Left(status)) => status,
+            Some(End::Failed(errno, op, side)) => {
+                out.troubles.push(Trouble {
+                    path: path(),
+                    errno,
+                    op,
+                    side,
+                });
+                Status::Failed
+            }
+        };
+        out.ends.push((path(), status));
+    }
+    shop.control.add_entries(out.ends.len() as u64);
+    (out.aside, out.dropped) = shop.kept_and_dropped();
+    out
+}

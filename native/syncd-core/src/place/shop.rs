@@ -1,0 +1,502 @@
+//! What the threads of one call share, and what each has for itself.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::io::Errno;
+
+use super::take::{Load, Taken};
+use super::{End, Options};
+use crate::actions::Actions;
+use crate::base::Base;
+use crate::control::Control;
+use crate::dirs::{Dir, Reached, Root, THROUGH, retry, stat_at, stat_fd};
+use crate::entry::{Meta, Side, mirrored};
+use crate::error::{means_absent, stops_slice};
+use crate::exclude::Excluder;
+use crate::path;
+
+/// At most so much content is held in memory.
+const MEMORY: u64 = 32 << 20;
+
+/// Why an action did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halt {
+    /// The target is not what the plan believed.
+    Changed,
+    /// The source entry is gone, or of another kind.
+    Vanished,
+    /// Somebody writes the source file.
+    Busy,
+    /// Trouble at this path.
+    Failed(Errno, &'static str, Side),
+    /// Trouble of the target as a whole.
+    Stop(Errno),
+    /// The call was cancelled.
+    Cancelled,
+}
+
+/// A step of publishing.
+pub type Placed<T> = Result<T, Halt>;
+
+/// Trouble of a step on the target.
+pub fn failed(op: &'static str) -> impl Fn(Errno) -> Halt + Copy {
+    move |errno| {
+        if stops_slice(errno) {
+            Halt::Stop(errno)
+        } else {
+            Halt::Failed(errno, op, Side::Target)
+        }
+    }
+}
+
+/// What a new entry is to get beside its content.
+#[derive(Debug, Clone, Copy)]
+pub struct Want {
+    /// Permission bits.
+    pub mode: u32,
+    /// Modification time.
+    pub mtime: i64,
+    /// Owner and group; None = whatever it is.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// Switches found out while copying.
+#[derive(Debug)]
+pub struct Able(AtomicBool);
+
+impl Able {
+    fn new() -> Self {
+        Able(AtomicBool::new(true))
+    }
+
+    /// Whether it is worth a try.
+    pub fn is(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
+    /// It is not.
+    pub fn lacks(&self) {
+        self.0.store(false, Relaxed);
+    }
+}
+
+/// What the threads of one call share.
+pub struct Shop<'a> {
+    /// The source's root.
+    pub source: BorrowedFd<'a>,
+    /// The target's root.
+    pub target: BorrowedFd<'a>,
+    /// Rules: asked for overlays.
+    pub rules: &'a dyn Excluder,
+    /// The baseline.
+    pub base: &'a Base,
+    /// How to write.
+    pub options: &'a Options<'a>,
+    /// Cancelling and counting.
+    pub control: &'a Control,
+    /// Whether the filesystems clone files.
+    pub clones: Able,
+    /// Whether the kernel copies between them.
+    pub copies: Able,
+    /// One thread at a time makes directories on the way.
+    pub making: Mutex<()>,
+    /// Who we are.
+    pub me: (u32, u32),
+    modes: &'a Mutex<BTreeMap<Vec<u8>, u32>>,
+    memory: AtomicU64,
+    written: AtomicU64,
+    stop: AtomicI32,
+    kept: Mutex<Vec<(Box<[u8]>, Box<[u8]>)>>,
+    dropped: Mutex<Vec<(Box<[u8]>, u32)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Shop<'a> {
+    /// The means of one call.
+    pub fn new(
+        source: &'a Root,
+        target: &'a Root,
+        rules: &'a dyn Excluder,
+        base: &'a Base,
+        actions: &'a Actions,
+        options: &'a Options<'a>,
+        control: &'a Control,
+    ) -> Self {
+        let me = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        Shop {
+            source: source.fd(),
+            target: target.fd(),
+            rules,
+            base,
+            options,
+            control,
+            clones: Able::new(),
+            copies: Able::new(),
+            making: Mutex::default(),
+            me,
+            modes: &actions.modes,
+            memory: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            stop: AtomicI32::new(0),
+            kept: Mutex::default(),
+            dropped: Mutex::default(),
+        }
+    }
+
+    /// Whether permissions bind us.
+    pub fn is_root(&self) -> bool {
+        self.me.0 == 0
+    }
+
+    /// What stopped the slice.
+    pub fn stopped(&self) -> Option<Errno> {
+        match self.stop.load(Relaxed) {
+            0 => None,
+            number => Some(Errno::from_raw_os_error(number)),
+        }
+    }
+
+    /// Stop the slice; the first reason counts.
+    pub fn stop(&self, errno: Errno) {
+        let _ = self
+            .stop
+            .compare_exchange(0, errno.raw_os_error(), Relaxed, Relaxed);
+    }
+
+    /// Whether nothing further is to be put.
+    pub fn is_over(&self) -> bool {
+        self.control.is_cancelled() || self.stopped().is_some()
+    }
+
+    /// Claim memory for content. False: there is no more.
+    pub fn claim(&self, bytes: u64) -> bool {
+        let fits = self.memory.fetch_add(bytes, Relaxed) + bytes <= MEMORY;
+        if !fits {
+            self.memory.fetch_sub(bytes, Relaxed);
+        }
+        fits
+    }
+
+    /// Count bytes written into the target.
+    pub fn wrote(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes written into the target.
+    pub fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    /// Tell that an entry is kept aside.
+    pub fn keep(&self, path: &[u8], place: &[u8]) {
+        lock(&self.kept).push((path.into(), place.into()));
+    }
+
+    /// Tell of bits that are not mirrored.
+    pub fn drop_bits(&self, path: &[u8], mode: u32) {
+        if mode & 0o6000 != 0 {
+            lock(&self.dropped).push((path.into(), mode & 0o6000));
+        }
+    }
+
+    /// What was set aside and which bits were dropped, in order of paths.
+    #[allow(clippy::type_complexity)]
+    pub fn kept_and_dropped(&self) -> (Vec<(Box<[u8]>, Box<[u8]>)>, Vec<(Box<[u8]>, u32)>) {
+        let mut kept = std::mem::take(&mut *lock(&self.kept));
+        let mut dropped = std::mem::take(&mut *lock(&self.dropped));
+        kept.sort_by(|a, b| path::order(&a.0, &b.0));
+        dropped.sort_by(|a, b| path::order(&a.0, &b.0));
+        (kept, dropped)
+    }
+
+    /// How an action that did not come to its end is told. None: it is as if it had not begun.
+    pub fn end(&self, halt: Halt) -> Option<End> {
+        match halt {
+            Halt::Changed => Some(End::Left(super::Status::Changed)),
+            Halt::Vanished => Some(End::Left(super::Status::Vanished)),
+            Halt::Busy => Some(End::Left(super::Status::Busy)),
+            Halt::Failed(errno, op, side) => Some(End::Failed(errno, op, side)),
+            Halt::Stop(errno) => {
+                self.stop(errno);
+                None
+            }
+            Halt::Cancelled => None,
+        }
+    }
+
+    /// What an entry that mirrors `meta` is to get.
+    pub fn want(&self, meta: &Meta) -> Want {
+        let theirs = self.is_root().then_some(meta.owner());
+        Want {
+            mode: mirrored(meta.print.mode),
+            mtime: meta.print.mtime,
+            owner: self.options.owner.or(theirs),
+        }
+    }
+
+    /// Another number for a temporary name.
+    pub fn number(&self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Relaxed)
+    }
+
+    /// Remove the staged files of actions that are not carried out.
+    pub fn discard<'t>(&self, taken: impl Iterator<Item = &'t Taken>) {
+        for taken in taken {
+            if let Load::Staged(number) = taken.load {
+                let _ = fs::unlinkat(
+                    self.options.staging,
+                    new_name(number).as_slice(),
+                    AtFlags::empty(),
+                );
+            }
+        }
+    }
+
+    // --- owner, mode and times ----------------------------------------------------------------
+
+    fn ids((uid, gid): (u32, u32)) -> (Option<Uid>, Option<Gid>) {
+        (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+    }
+
+    /// Whether a refused change of owner is none: nobody asked for it, the source just has it.
+    pub fn forgive(&self, errno: Errno) -> Result<(), Errno> {
+        let cannot = matches!(
+            errno,
+            Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS
+        );
+        if self.options.owner.is_none() && cannot {
+            Ok(())
+        } else {
+            Err(errno)
+        }
+    }
+
+    /// Give a newly written file its owner, mode and time; what it is then.
+    pub fn finish(&self, fd: BorrowedFd<'_>, want: &Want) -> Result<Meta, Errno> {
+        if want.owner.is_some_and(|owner| owner != self.me) {
+            self.set_owner(fd, want)?;
+        }
+        retry(|| fs::futimens(fd, &times(want.mtime)))?;
+        let mut meta = stat_fd(fd)?;
+        if self.fix(fd, want, &meta)? {
+            meta = stat_fd(fd)?;
+        }
+        Ok(meta)
+    }
+
+    fn set_owner(&self, fd: BorrowedFd<'_>, want: &Want) -> Result<(), Errno> {
+        let Some(owner) = want.owner else {
+            return Ok(());
+        };
+        let (uid, gid) = Self::ids(owner);
+        retry(|| fs::fchown(fd, uid, gid)).or_else(|errno| self.forgive(errno))
+    }
+
+    /// Correct owner and mode of what an open descriptor holds, where they differ. True: they did.
+    pub fn fix(&self, fd: BorrowedFd<'_>, want: &Want, meta: &Meta) -> Result<bool, Errno> {
+        let chown = want.owner.is_some_and(|owner| owner != meta.owner());
+        if chown {
+            self.set_owner(fd, want)?;
+        }
+        let chmod = meta.print.mode & 0o7777 != want.mode;
+        if chmod {
+            set_mode(fd, want.mode)?;
+        }
+        Ok(chown || chmod)
+    }
+
+    /// Correct owner and time of a link.
+    pub fn finish_link(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        want: &Want,
+        meta: &Meta,
+    ) -> Result<bool, Errno> {
+        let chown = want.owner.filter(|owner| *owner != meta.owner());
+        if let Some(owner) = chown {
+            let (uid, gid) = Self::ids(owner);
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            retry(|| fs::chownat(dir, name, uid, gid, flags))
+                .or_else(|errno| self.forgive(errno))?;
+        }
+        let late = meta.print.mtime != want.mtime;
+        if late {
+            retry(|| fs::utimensat(dir, name, &times(want.mtime), AtFlags::SYMLINK_NOFOLLOW))?;
+        }
+        Ok(chown.is_some() || late)
+    }
+
+    // --- directories that may not be written --------------------------------------------------
+
+    /// Remember the mode that a directory gets at the end.
+    pub fn later(&self, path: &[u8], mode: u32) {
+        lock(self.modes).insert(path.to_vec(), mode);
+    }
+
+    /// Whether a directory of this mode cannot be worked in by us, though it is ours.
+    pub fn is_shut(&self, meta: &Meta) -> bool {
+        !self.is_root()
+            && meta.uid == self.me.0
+            && meta.is_dir()
+            && meta.print.mode & 0o300 != 0o300
+    }
+
+    /// Make a directory of the target, and those above it, such that we can work in them.
+    pub fn open_up(&self, path: &[u8]) -> Result<(), Errno> {
+        let mut reached = Reached::new(self.target);
+        let root = path.is_empty().then_some(path);
+        for step in root
+            .into_iter()
+            .chain(path::above(path))
+            .chain((!path.is_empty()).then_some(path))
+        {
+            let fd = open_dir(&mut reached, step)?;
+            let meta = stat_fd(fd.as_fd())?;
+            if self.is_shut(&meta) {
+                lock(self.modes)
+                    .entry(step.to_vec())
+                    .or_insert(meta.print.mode & 0o7777);
+                set_mode(fd.as_fd(), meta.print.mode & 0o7777 | 0o700)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Give directories the modes that waited for the end.
+    pub fn restore_modes(&self) {
+        let modes = std::mem::take(&mut *lock(self.modes));
+        let mut reached = Reached::new(self.target);
+        for (path, mode) in modes.iter().rev() {
+            if let Ok(fd) = open_dir(&mut reached, path) {
+                let _ = set_mode(fd.as_fd(), *mode); // it may not be ours any more
+            }
+        }
+    }
+}
+
+fn open_dir(reached: &mut Reached<'_>, path: &[u8]) -> Result<std::os::fd::OwnedFd, Errno> {
+    let (dir, name) = reached.parent(path)?;
+    let name = if name.is_empty() { b"." } else { name };
+    retry(|| fs::openat(dir.as_fd(), name, THROUGH, Mode::empty()))
+}
+
+/// Set the mode of what a descriptor holds, also one that is only to go through.
+pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(mode);
+    match retry(|| fs::fchmod(fd, mode)) {
+        Err(Errno::BADF) => retry(|| fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), mode)),
+        done => done,
+    }
+}
+
+/// Set the time of what a descriptor holds, also one that is only to go through.
+pub fn set_time(fd: BorrowedFd<'_>, mtime: i64) -> Result<(), Errno> {
+    match retry(|| fs::futimens(fd, &times(mtime))) {
+        Err(Errno::BADF) => {
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            retry(|| fs::utimensat(fs::CWD, &path, &times(mtime), AtFlags::empty()))
+        }
+        done => done,
+    }
+}
+
+/// Only the modification time.
+pub fn times(mtime: i64) -> Timestamps {
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT as _,
+        },
+        last_modification: Timespec {
+            tv_sec: mtime.div_euclid(1_000_000_000),
+            tv_nsec: mtime.rem_euclid(1_000_000_000) as _,
+        },
+    }
+}
+
+/// The name of a new entry in staging.
+pub fn new_name(number: u64) -> Vec<u8> {
+    format!("new-{number}").into_bytes()
+}
+
+/// What one thread has for itself.
+pub struct Hand<'a> {
+    /// What all share.
+    pub shop: &'a Shop<'a>,
+    /// The last directory of the source.
+    pub source: Reached<'a>,
+    /// The last directory of the target.
+    pub target: Reached<'a>,
+    /// Room for content.
+    pub buffer: Vec<u8>,
+}
+
+impl<'a> Hand<'a> {
+    /// A thread's means.
+    pub fn new(shop: &'a Shop<'a>) -> Self {
+        let (source, target) = (Reached::new(shop.source), Reached::new(shop.target));
+        Hand {
+            shop,
+            source,
+            target,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The directory of the target that holds a path, open to be worked in. None: it is not there.
+    pub fn parent(&mut self, path: &[u8]) -> Placed<Option<Dir<'a>>> {
+        let above = path::parent(path);
+        if let Some(dir) = self
+            .target
+            .last(above)
+            .filter(|_| !above.is_empty() || self.shop.is_root())
+        {
+            return Ok(Some(dir));
+        }
+        let mut dir = self.target.get(above);
+        if dir.as_ref().is_err_and(|errno| *errno == Errno::ACCESS) && !self.shop.is_root() {
+            self.shop.open_up(above).map_err(failed("open"))?;
+            dir = self.target.get(above);
+        }
+        match dir {
+            Ok(dir) => {
+                if !self.shop.is_root() {
+                    let meta = stat_fd(dir.as_fd()).map_err(failed("open"))?;
+                    if self.shop.is_shut(&meta) {
+                        self.shop.open_up(above).map_err(failed("open"))?;
+                    }
+                }
+                Ok(Some(dir))
+            }
+            Err(errno) if means_absent(errno) => Ok(None),
+            Err(errno) => Err(failed("open")(errno)),
+        }
+    }
+
+    /// What the target holds at a name of a directory. None: nothing.
+    pub fn look(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Placed<Option<Meta>> {
+        match stat_at(dir, name, false) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(errno) if means_absent(errno) => Ok(None),
+            Err(errno) => Err(failed("check")(errno)),
+        }
+    }
+}
+
+/// For descriptors of new files.
+pub const CREATE: OFlags = OFlags::CREATE
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);

@@ -1,0 +1,374 @@
+//! Scan: what stands below a root, or at some places of it.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::base::Base;
+use crate::control::Control;
+use crate::dirs::{Reached, Root, THROUGH, open_below, stat_at, stat_fd};
+use crate::entry::{Kind, Meta, Seen, Side};
+use crate::error::{Error, Result, means_absent};
+use crate::exclude::Excluder;
+use crate::path;
+use crate::tree::{Look, Tree, tally};
+use crate::walk::{Ways, blame, names, walk};
+
+/// Read entries below `root`: everything, or what a scope names. See the contract.
+pub fn scan(
+    root: &Root,
+    rules: &dyn Excluder,
+    side: Side,
+    known: &Base,
+    scope: Option<&[Look]>,
+    control: &Control,
+    force: bool,
+) -> Result<Tree> {
+    let ways = Ways {
+        root,
+        rules,
+        side,
+        control,
+        force,
+    };
+    let mut scan = Scan {
+        ways,
+        known,
+        tree: Tree::new(side, None),
+        reached: Reached::new(root.fd()),
+    };
+    match scope {
+        Some(scope) if !scope.iter().any(|look| look.deep && look.path.is_empty()) => {
+            let places = match side {
+                Side::Source => scan.places(scope)?,
+                Side::Target => gather(scope.iter().map(|look| (look.path.to_vec(), look.deep))),
+            };
+            let looks = without_repetition(places);
+            for look in &looks {
+                scan.place(look)?;
+            }
+            scan.tree.scope = Some(looks);
+        }
+        _ => scan.everything()?,
+    }
+    root.check()?;
+    scan.tree.finish();
+    Ok(scan.tree)
+}
+
+type Places = BTreeMap<Key, bool>;
+
+/// A path that sorts as paths do.
+#[derive(PartialEq, Eq)]
+struct Key(Vec<u8>);
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        path::order(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+fn gather(looks: impl Iterator<Item = (Vec<u8>, bool)>) -> Places {
+    let mut places = Places::new();
+    for (path, deep) in looks {
+        *places.entry(Key(path)).or_default() |= deep;
+    }
+    places
+}
+
+/// The places in order, without those that a deep one takes in.
+fn without_repetition(places: Places) -> Vec<Look> {
+    let mut looks: Vec<Look> = Vec::with_capacity(places.len());
+    let mut taken: Option<Vec<u8>> = None;
+    for (Key(path), deep) in places {
+        if taken
+            .as_ref()
+            .is_some_and(|top| path::is_within(&path, top))
+        {
+            continue;
+        }
+        if deep {
+            taken = Some(path.clone());
+        }
+        looks.push(Look {
+            path: path.into(),
+            deep,
+        });
+    }
+    looks
+}
+
+struct Scan<'a> {
+    ways: Ways<'a>,
+    known: &'a Base,
+    tree: Tree,
+    reached: Reached<'a>,
+}
+
+impl Scan<'_> {
+    fn everything(&mut self) -> Result<()> {
+        let root = self.ways.root.check()?;
+        self.tree.root = Some(Seen::new(&root));
+        let found = walk(&self.ways, b"", root.device, Some(self.known.rows.top()))?;
+        self.tree.entries =
+            crate::nested::Nested::from_dir(found.dir.unwrap_or_default(), found.count);
+        self.tree.troubles = found.troubles;
+        self.tree.others = found.others;
+        self.tree.bytes = found.bytes;
+        Ok(())
+    }
+
+    // --- the places of a source ---------------------------------------------------------------
+
+    fn places(&mut self, scope: &[Look]) -> Result<Places> {
+        let mut looks = Vec::with_capacity(scope.len() * 2);
+        for look in scope {
+            if look.path.is_empty() {
+                looks.push((Vec::new(), false));
+            } else {
+                self.resolve(&look.path, look.deep, &mut looks)?;
+            }
+        }
+        Ok(gather(looks.into_iter()))
+    }
+
+    /// One place, the directory above it, and the directories on the way that `known` lacks.
+    fn resolve(&mut self, path: &[u8], deep: bool, looks: &mut Vec<(Vec<u8>, bool)>) -> Result<()> {
+        if self.resolve_known(path, deep, looks)? {
+            return Ok(());
+        }
+        let first = looks.len();
+        let mut dir: Option<OwnedFd> = None;
+        for reached in path::above(path).chain([path]) {
+            let last = reached.len() == path.len();
+            let (above, name) = path::split(reached);
+            let from = dir.as_ref().map_or(self.ways.root.fd(), AsFd::as_fd);
+            self.teach(above, from)?;
+            let meta = match self.meet(reached, stat_at(from, name, self.ways.force))? {
+                Met::There(meta) => Some(meta),
+                Met::Absent => None,
+                Met::Unknown => {
+                    looks.extend([(path.to_vec(), deep), (path::parent(path).to_vec(), false)]);
+                    return Ok(());
+                }
+            };
+            let is_dir = meta.as_ref().is_some_and(Meta::is_dir);
+            if self.leaves(reached, meta.as_ref(), last) {
+                looks.truncate(first);
+                return Ok(());
+            }
+            if last {
+                looks.push((path.to_vec(), deep || !is_dir || !self.known.has_dir(path)));
+                looks.push((above.to_vec(), false));
+                return Ok(());
+            }
+            let Some(meta) = meta.filter(|_| is_dir) else {
+                if self.known.get(reached).is_some() {
+                    looks.extend([(reached.to_vec(), true), (above.to_vec(), false)]);
+                }
+                return Ok(());
+            };
+            let row = self.known.get(reached);
+            let device = stat_fd(from)
+                .map_err(|errno| Error::new(errno, "stat"))?
+                .device;
+            if !self
+                .ways
+                .judge_mount(&mut Seen::new(&meta), meta.device, device, row)
+            {
+                self.tree
+                    .troubles
+                    .push(self.ways.trouble(reached, Errno::NODEV, "mount"));
+                looks.extend([(path.to_vec(), deep), (path::parent(path).to_vec(), false)]);
+                return Ok(());
+            }
+            if !self.known.has_dir(reached) {
+                looks.push((reached.to_vec(), false));
+            }
+            match self.meet(reached, open_below(from, name, THROUGH))? {
+                Met::There(fd) => dir = Some(fd),
+                Met::Absent | Met::Unknown => {
+                    // It was there a moment ago: look again when the next word on it comes.
+                    self.tree
+                        .troubles
+                        .push(self.ways.trouble(reached, Errno::AGAIN, "scan"));
+                    looks.extend([(path.to_vec(), deep), (path::parent(path).to_vec(), false)]);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The common case: all directories on the way are there, known, and nothing special.
+    fn resolve_known(
+        &mut self,
+        path: &[u8],
+        deep: bool,
+        looks: &mut Vec<(Vec<u8>, bool)>,
+    ) -> Result<bool> {
+        let above = path::parent(path);
+        let rules = self.ways.rules;
+        let usual = |dir: &[u8]| {
+            self.known
+                .get(dir)
+                .is_some_and(|row| row.kind == Kind::Dir && !row.mount)
+                && rules.entered(dir)
+        };
+        if !rules.entered(b"") || !(above.is_empty() || path::above(path).all(usual)) {
+            return Ok(false);
+        }
+        let Ok((dir, name)) = self.reached.parent(path) else {
+            return Ok(false);
+        };
+        let meta = match stat_at(dir.as_fd(), name, self.ways.force) {
+            Ok(meta) => Some(meta),
+            Err(errno) if means_absent(errno) => None,
+            Err(_) => return Ok(false),
+        };
+        let is_dir = meta.as_ref().is_some_and(Meta::is_dir);
+        if is_dir && self.known.get(path).is_some_and(|row| row.mount) {
+            return Ok(false);
+        }
+        let excluded_above = !above.is_empty() && rules.excluded(above, true);
+        if !excluded_above && !self.leaves(path, meta.as_ref(), true) {
+            looks.push((path.to_vec(), deep || !is_dir || !self.known.has_dir(path)));
+            looks.push((above.to_vec(), false));
+        }
+        Ok(true)
+    }
+
+    /// Whether a place is none of ours, by what stands there or by what `known` has there.
+    fn leaves(&self, path: &[u8], meta: Option<&Meta>, last: bool) -> bool {
+        let rules = self.ways.rules;
+        if !last {
+            return rules.excluded_child(path, true);
+        }
+        let known = self.known.get(path).map(|row| row.kind == Kind::Dir);
+        match meta.map(Meta::is_dir) {
+            None => rules.excluded_child(path, known.unwrap_or(false)),
+            Some(is_dir) => {
+                rules.excluded_child(path, is_dir)
+                    && known.is_none_or(|was_dir| rules.excluded_child(path, was_dir))
+            }
+        }
+    }
+
+    /// Let the rules read what a directory holds, if nobody did before.
+    fn teach(&mut self, path: &[u8], dir: BorrowedFd<'_>) -> Result<()> {
+        let rules = self.ways.rules;
+        let seen = rules.entered(path) && (path.is_empty() || self.known.has_dir(path));
+        if self.ways.side != Side::Source || seen {
+            return Ok(());
+        }
+        if let Met::There(names) = self.meet(path, names(dir))? {
+            let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+            if let Met::There(fd) = self.meet(path, open_below(dir, b"", crate::dirs::LISTING))? {
+                rules.enter(path, fd.as_fd(), &names);
+            }
+        }
+        Ok(())
+    }
+
+    // --- looking ------------------------------------------------------------------------------
+
+    /// Look at one place as it stands.
+    fn place(&mut self, look: &Look) -> Result<()> {
+        let path = &look.path;
+        if self.ways.control.is_cancelled() {
+            self.tree
+                .troubles
+                .push(self.ways.trouble(path, Errno::CANCELED, "scan"));
+            return Ok(());
+        }
+        if path.is_empty() {
+            self.tree.root = Some(Seen::new(&self.ways.root.check()?));
+            return Ok(());
+        }
+        let (above, name) = path::split(path);
+        let dir = match self.reached.get(above) {
+            Ok(dir) => dir,
+            Err(errno) => {
+                let (errno, at) = blame(self.ways.root.fd(), above, errno);
+                self.meet::<()>(at, Err(errno))?;
+                return Ok(());
+            }
+        };
+        let row = self.known.get(path);
+        let looked = self.ways.look(dir.as_fd(), name, row);
+        let device = match (&looked, row) {
+            (Ok((seen, _)), _) if seen.kind == Kind::Dir => {
+                stat_fd(dir.as_fd()).map(|meta| meta.device)
+            }
+            _ => Ok(0),
+        };
+        let (mut seen, meta) = match self.meet(path, looked)? {
+            Met::There(looked) => looked,
+            Met::Absent | Met::Unknown => return Ok(()),
+        };
+        let is_dir = meta.is_dir();
+        if self.ways.rules.excluded_child(path, is_dir) {
+            return Ok(());
+        }
+        if is_dir {
+            let Met::There(device) = self.meet(path, device)? else {
+                return Ok(());
+            };
+            if !self.ways.judge_mount(&mut seen, meta.device, device, row) {
+                self.tree
+                    .troubles
+                    .push(self.ways.trouble(path, Errno::NODEV, "mount"));
+                return Ok(());
+            }
+            if look.deep {
+                return self.below(path, seen, meta.device);
+            }
+        }
+        tally(&seen, path, &mut self.tree.others, &mut self.tree.bytes);
+        self.tree.entries.set(path, seen);
+        self.ways.control.add_entries(1);
+        Ok(())
+    }
+
+    fn below(&mut self, path: &[u8], seen: Seen, device: u64) -> Result<()> {
+        let known = self.known.rows.dir(path);
+        let mut found = walk(&self.ways, path, device, known)?;
+        self.tree.bytes = self.tree.bytes.saturating_add(found.bytes);
+        self.tree.others.append(&mut found.others);
+        self.tree.troubles.append(&mut found.troubles);
+        if let Some(dir) = found.dir {
+            self.tree.entries.graft(path, seen, dir, found.count);
+            self.ways.control.add_entries(1);
+        }
+        Ok(())
+    }
+
+    /// Absent is not unknown: only the latter is trouble. What concerns the root is neither.
+    fn meet<T>(&mut self, path: &[u8], done: rustix::io::Result<T>) -> Result<Met<T>> {
+        match done {
+            Ok(value) => Ok(Met::There(value)),
+            Err(errno) if path.is_empty() => Err(Error::new(errno, "scan")),
+            Err(errno) if means_absent(errno) => Ok(Met::Absent),
+            Err(errno) => {
+                self.tree
+                    .troubles
+                    .push(self.ways.trouble(path, errno, "scan"));
+                Ok(Met::Unknown)
+            }
+        }
+    }
+}
+
+/// What came of a step.
+enum Met<T> {
+    There(T),
+    Absent,
+    Unknown,
+}

@@ -1,0 +1,92 @@
+//! System calls that rustix lacks. The only file with `unsafe`.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use rustix::io::Errno;
+
+fn last_error() -> Errno {
+    let number = std::io::Error::last_os_error()
+        .raw_os_error()
+        .unwrap_or(libc::EIO);
+    Errno::from_raw_os_error(number)
+}
+
+fn set_lease(fd: BorrowedFd<'_>, kind: i32) -> Result<(), Errno> {
+    loop {
+        // SAFETY: F_SETLEASE takes an int and touches no memory of ours; the descriptor is borrowed.
+        if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, kind) } == 0 {
+            return Ok(());
+        }
+        match last_error() {
+            Errno::INTR => {}
+            errno => return Err(errno),
+        }
+    }
+}
+
+/// Take a read lease and give it back at once: succeeds while nobody can write the file.
+///
+/// EAGAIN: somebody has it open for writing, or mapped. Any other error: leases are refused here.
+/// It is never held, as writers would block on it.
+pub fn probe_lease(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    set_lease(fd, libc::F_RDLCK)?;
+    set_lease(fd, libc::F_UNLCK)
+}
+
+/// A descriptor that the caller of the whole program keeps open while it is used.
+///
+/// One that is closed meanwhile makes calls fail, or meet another file: no memory is at stake.
+pub fn lend<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
+    // SAFETY: it is not -1; that it stays open is promised by the contract of every call that takes it.
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Ignore SIGIO in the whole process: a lease that is broken sends it, and it would end the process.
+pub fn ignore_sigio() {
+    // SAFETY: SIG_IGN is a valid disposition for SIGIO; no handler of ours is installed.
+    unsafe {
+        libc::signal(libc::SIGIO, libc::SIG_IGN);
+    }
+}
+
+/// Give free memory back to the system. For use after large values were dropped.
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim only looks at the allocator's own free lists, under its own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// End this process at once, as kill -9 does. For crash tests.
+pub fn kill_self() {
+    // SAFETY: getpid and kill touch no memory of ours.
+    unsafe {
+        libc::kill(libc::getpid(), libc::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_writer_is_noticed() {
+        ignore_sigio();
+        let dir = crate::testing::Scratch::new();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "x").unwrap();
+        let reader = std::fs::File::open(&path).unwrap();
+        assert_eq!(probe_lease(reader.as_fd()), Ok(()));
+        let writer = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap();
+        assert_eq!(probe_lease(reader.as_fd()), Err(Errno::AGAIN));
+        drop(writer);
+        assert_eq!(probe_lease(reader.as_fd()), Ok(()));
+    }
+}

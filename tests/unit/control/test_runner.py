@@ -1,0 +1,151 @@
+"""The engine thread's own bookkeeping: commands, and what it remembers. Cycles have tests of their own."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from syncd.control.runner import REMEMBERED, Runner, _merge, _remember
+from syncd.control.status import State, Status
+from syncd.errors import SyncdError, UsageError
+from syncd.model.change import Batch
+from syncd.model.report import CycleReport, Problem
+from syncd.model.settings import Settings
+from syncd.watchers.base import Coverage
+from syncd.watchers.none import NoWatcher
+
+
+@pytest.fixture
+def runner():
+    settings = Settings(b"/s", b"/t")
+    control = SimpleNamespace(cancelled=False)
+    pair = SimpleNamespace(settings=settings, control=control, second_look_due=None, overdue=lambda now: frozenset())
+    watch = SimpleNamespace(watcher=NoWatcher(), coverage=Coverage(0))
+    return Runner(pair, watch, Status(b"/s", b"/t", "pure", "none", ""), lambda done: None)
+
+
+def test_commands_are_answered_in_turn(runner):
+    answers = [runner.ask(lambda n=n: n) for n in range(3)]
+    assert not any(answer.done() for answer in answers)
+    runner._answer()
+    assert [answer.result(0) for answer in answers] == [0, 1, 2]
+
+
+def test_an_error_on_purpose_is_an_answer(runner):
+    def fail():
+        raise UsageError("no")
+
+    answer = runner.ask(fail)
+    runner._answer()
+    assert isinstance(answer.exception(0), UsageError)
+
+
+def test_any_other_error_is_an_answer_and_ends_the_thread(runner):
+    answer = runner.ask(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        runner._answer()
+    assert isinstance(answer.exception(0), ZeroDivisionError)
+
+
+def test_who_no_longer_waits_disturbs_nobody(runner):
+    """A flush that timed out has cancelled its question."""
+    ran = []
+    one, two = runner.ask(lambda: ran.append(1)), runner.ask(lambda: ran.append(2))
+    assert one.cancel()
+    runner._answer()
+    assert ran == [2]
+    assert two.done()
+
+
+def test_at_the_end_every_question_is_answered(runner):
+    one, two = runner.ask(int), runner.ask(int)
+    one.cancel()
+    runner._refuse_commands()
+    assert isinstance(two.exception(0), SyncdError)
+
+
+def test_who_waits_for_the_end_is_told_once(runner):
+    told = []
+    runner.on_end(lambda: told.append(1))
+    assert told == []
+    runner._ended = True
+    runner.on_end(lambda: told.append(2))
+    assert told == [2]
+
+
+def test_a_few_paths_are_remembered_and_bursts_are_not():
+    times: dict[bytes, float] = {}
+    for number in range(2 * REMEMBERED):
+        _remember(times, frozenset([b"%d" % number]))
+    assert len(times) == REMEMBERED
+    _remember(times, frozenset(b"m%d" % number for number in range(REMEMBERED)))
+    assert b"m0" not in times
+
+
+READ = Problem(b"d/a", 13, "read")
+
+
+@pytest.mark.parametrize(
+    ("looked", "deep", "new", "left"),
+    [
+        ((b"x",), (), (), (READ,)),
+        ((b"d",), (), (), (READ,)),
+        ((b"d/a",), (), (), ()),
+        ((b"d",), (b"d",), (), ()),
+        ((b"x",), (), (Problem(b"x", 5, "read"),), (READ, Problem(b"x", 5, "read"))),
+        ((b"d/a",), (), (Problem(b"d/a", 5, "read"),), (Problem(b"d/a", 5, "read"),)),
+    ],
+)
+def test_problems_stay_until_their_path_is_looked_at(looked, deep, new, left):
+    old = (READ, Problem(b"b", 11, "busy"))
+    batch = Batch(frozenset(looked), frozenset(deep))
+    assert _merge(old, CycleReport(2, False, problems=new), batch) == left
+    assert _merge((), CycleReport(2, False, problems=new), batch) == new
+
+
+def test_a_path_to_be_looked_at_again_is_not_forgotten_over_another_batch(runner):
+    runner._after(CycleReport(1, False, again=frozenset([b"x", b"y"])), Batch(frozenset([b"x", b"y"])))
+    runner._after(CycleReport(2, False), Batch(frozenset([b"z", b"y"])))
+    assert runner._overdue(0.0) == Batch(frozenset([b"x"]))
+    assert runner._overdue(0.0) is None
+    runner._after(CycleReport(3, False, again=frozenset([b"x"])), Batch(frozenset([b"x"])))
+    runner._after(CycleReport(4, True), Batch(everything=True))
+    assert runner._overdue(0.0) is None
+
+
+def test_a_busy_file_is_looked_at_less_and_less_often(runner):
+    delays = []
+    for number in range(7):
+        runner._after(CycleReport(number, False, busy=(b"x",)), Batch(frozenset([b"x"])))
+        delays.append(runner._busy[b"x"][1])
+    assert delays == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert runner.status.state is State.WAITING
+    runner._after(CycleReport(9, False), Batch(frozenset([b"x"])))
+    assert not runner._busy
+    assert runner.status.state is State.IN_SYNC
+
+
+def test_a_full_target_is_tried_again_less_and_less_often(runner):
+    delays = []
+    for number in range(7):
+        runner._after(CycleReport(number, True, stopped=28), Batch(everything=True))
+        delays.append(runner._retry[1])
+    assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert runner._due() is not None
+    runner._after(CycleReport(9, True), Batch(everything=True))
+    assert runner._due() is None
+
+
+def test_a_thread_that_cannot_start_says_so_and_ends(runner, monkeypatch):
+    """Who waits for its end must not wait for ever."""
+
+    def refuse():
+        raise FileNotFoundError(2, "no mountinfo")
+
+    monkeypatch.setattr("syncd.control.runner.open_changes", refuse)
+    told = []
+    runner.on_end(lambda: told.append(1))
+    runner.run()
+    assert isinstance(runner.error, FileNotFoundError)
+    assert (told, runner.started.is_set(), runner.status.state) == ([1], True, State.STOPPED)

@@ -1,0 +1,189 @@
+"""What a pair remembers between cycles: its roots, its first meeting, absences that want a second look."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from syncd.engine.baseline import Baseline
+from syncd.engine.pair import SECOND_LOOK, Pair
+from syncd.engine.plan import plan_mirror
+from syncd.engine.staging import Staging
+from syncd.errors import FirstMeeting
+from syncd.kernel.contract import Look
+from syncd.model.change import Line, Row
+from syncd.model.plan import Plan, Verb
+from syncd.model.report import Halt
+from syncd.model.settings import Settings
+from tests.fakes import FakeDiff
+
+
+@pytest.fixture
+def pair(tmp_path, kernel):
+    for name in ("s", "t"):
+        (tmp_path / name).mkdir()
+    settings = Settings(os.fsencode(tmp_path / "s"), os.fsencode(tmp_path / "t"))
+    baseline = Baseline(kernel, tmp_path / "pair")
+    baseline.open({})
+    yield Pair(settings, kernel, baseline, Staging(tmp_path, -1))
+    baseline.close(clean=False)
+
+
+def look(pair: Pair) -> Halt | bool:
+    """Whether the source counts as replaced, or why the pair halts."""
+    with pair.roots() as roots:
+        return roots if isinstance(roots, Halt) else pair.replaced
+
+
+def anew(path: Path) -> None:
+    """Put another directory in the place of one."""
+    path.rename(path.with_name("old"))
+    path.mkdir()
+
+
+def test_roots_are_closed_between_cycles(pair):
+    before = os.listdir("/proc/self/fd")
+    assert look(pair) is False
+    assert os.listdir("/proc/self/fd") == before
+    with pytest.raises(ZeroDivisionError), pair.roots():
+        raise ZeroDivisionError
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize(("name", "said"), [("s", "the source .*/s cannot be opened"), ("t", "the target .*/t cannot")])
+def test_a_root_that_is_missing_halts_and_comes_back(pair, tmp_path, name, said):
+    import re
+
+    look(pair)
+    (tmp_path / name).rename(tmp_path / "away")
+    halt = look(pair)
+    assert isinstance(halt, Halt)
+    assert re.search(said, halt.reason)
+    (tmp_path / "away").rename(tmp_path / name)
+    assert look(pair) is False
+
+
+def test_another_target_halts_for_good(pair, tmp_path):
+    look(pair)
+    anew(tmp_path / "t")
+    assert isinstance(look(pair), Halt)
+    assert isinstance(look(pair), Halt)
+
+
+def test_another_source_is_told_to_the_guard(pair, tmp_path):
+    look(pair)
+    anew(tmp_path / "s")
+    assert look(pair) is True
+    assert look(pair) is True
+
+
+@pytest.mark.parametrize("name", ["s", "t"])
+def test_a_root_replaced_during_a_cycle_is_seen_before_anything_is_written(pair, tmp_path, name):
+    with pair.roots() as roots:
+        assert pair.moved(roots) is None
+        anew(tmp_path / name)
+        assert isinstance(pair.moved(roots), Halt)
+        (tmp_path / name).rmdir()
+        assert isinstance(pair.moved(roots), Halt)
+
+
+def conflicts(count: int) -> FakeDiff:
+    rows = [Row(f"p{number:02}\n".encode(), None, None, None) for number in range(count)]
+    return FakeDiff({Line.CONFLICT: count}, listed={Line.CONFLICT: rows})
+
+
+def test_a_first_meeting_with_other_content_is_refused_with_ten_examples(pair):
+    with pytest.raises(FirstMeeting, match=r"12 of its entries differ .*p00\\n, .*p09\\n …\nnothing was touched"):
+        pair.meet(conflicts(12))
+    assert "met" not in pair.baseline.notes
+    pair.meet(conflicts(0))
+    pair.meet(conflicts(3))
+    assert pair.baseline.notes["met"] is True
+
+
+def test_adopt_goes_on(pair):
+    from dataclasses import replace
+
+    pair.settings = replace(pair.settings, adopt=True)
+    pair.meet(conflicts(12))
+    assert pair.baseline.notes["met"] is True
+
+
+# Absences on a filesystem that may lie -----------------------------------------------------------------
+
+
+def seen(pair: Pair, gone: list[bytes], now: float, looked: list[bytes] | None = None) -> Plan:
+    """The plan of one cycle in which `gone` were missing from the source."""
+    rows = [Row(path, None, None, None) for path in gone]
+    diff = FakeDiff({Line.GONE: len(gone)}, len(gone), "id" if gone else "", {Line.GONE: rows})
+    return pair.second_look(
+        diff, plan_mirror(diff, "keep", 10), None if looked is None else [Look(path, False) for path in looked], now
+    )  # fmt: skip
+
+
+def removes(plan: Plan) -> bool:
+    kept_back = plan.verbs[Line.GONE] is Verb.LEAVE
+    assert kept_back == (plan.removals == 0 and plan.counts[Line.GONE] > 0)
+    assert not kept_back or (plan.unexplained, plan.id) == (0, "")
+    return not kept_back
+
+
+@pytest.fixture
+def lying(pair):
+    pair.lying = "fuse.sshfs"
+    return pair
+
+
+def test_elsewhere_an_absence_is_believed_at_once(pair):
+    pair.lying = None
+    assert removes(seen(pair, [b"a"], 0.0))
+    assert pair.second_look_due is None
+
+
+def test_an_absence_is_believed_when_it_is_seen_again_a_second_later(lying):
+    assert not removes(seen(lying, [b"a"], 0.0))
+    assert (lying.doubted, lying.second_look_due) == ([b"a"], SECOND_LOOK)
+    assert not removes(seen(lying, [b"a"], 0.9, [b"a"]))
+    assert lying.overdue(0.9) == frozenset()
+    assert lying.overdue(1.0) == {b"a"}
+    assert removes(seen(lying, [b"a"], 1.0, [b"a"]))
+    assert (lying.doubted, lying.second_look_due) == ([], None)
+
+
+def test_what_is_there_again_is_no_longer_doubted(lying):
+    seen(lying, [b"a", b"b"], 0.0)
+    assert removes(seen(lying, [b"b"], 1.0, [b"a", b"b"]))
+    assert lying.doubted == []
+    seen(lying, [b"a"], 2.0)
+    seen(lying, [], 2.5)
+    assert lying.doubted == []
+
+
+def test_a_cycle_elsewhere_does_not_forget_it(lying):
+    seen(lying, [b"a"], 0.0, [b"a"])
+    seen(lying, [], 0.5, [b"z"])
+    assert not removes(seen(lying, [b"b"], 0.7, [b"b"]))
+    assert lying.second_look_due == SECOND_LOOK
+    assert lying.overdue(1.0) == {b"a"}
+    assert removes(seen(lying, [b"a"], 1.0, [b"a"]))
+    assert (lying.doubted, lying.second_look_due) == ([b"b"], 0.7 + SECOND_LOOK)
+
+
+def test_older_and_newer_absences_of_one_cycle_wait_together(lying):
+    """Else the older one would be due at once again, and again."""
+    seen(lying, [b"a"], 0.0)
+    assert not removes(seen(lying, [b"a", b"b"], 0.8))
+    assert lying.second_look_due == 0.8 + SECOND_LOOK
+    assert removes(seen(lying, [b"a", b"b"], 0.8 + SECOND_LOOK))
+
+
+def test_the_states_of_version_control_are_remembered(pair, tmp_path):
+    (tmp_path / "s" / ".git").mkdir()
+    (tmp_path / "s" / ".git" / "index").write_text("1")
+    with pair.roots() as roots:
+        one = pair._vcs_state(roots)
+        assert one == pair._vcs_state(roots)
+        (tmp_path / "s" / ".git" / "index").write_text("22")
+        assert pair._vcs_state(roots) != one
