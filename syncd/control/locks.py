@@ -7,6 +7,7 @@ from syncd.engine.vcs import control_directories
 from syncd.kernel.contract import Root
 from syncd.model.entry import Entry
 from syncd.model.path import display
+from syncd.model.report import Halt
 
 
 class LockWatch:
@@ -23,7 +24,7 @@ class LockWatch:
         """Whether a lock holds at time `now`. Blocks on the disk."""
         seen: dict[tuple[bytes, int], float] = {}
         with self._pair.roots() as roots:
-            if isinstance(roots, tuple):
+            if not isinstance(roots, Halt):
                 seen = self._present(roots[0], now)
         self._first = seen
         young = {key: first for key, first in seen.items() if now - first < self._patience}

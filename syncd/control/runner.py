@@ -13,8 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from syncd.control.locks import LockWatch
 from syncd.control.status import State, Status
@@ -38,8 +37,7 @@ RETRY_FIRST, RETRY_MOST = 1.0, 30.0  # seconds between tries on a full target, a
 EVERYTHING = Batch(everything=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Flushed:
+class Flushed(NamedTuple):
     """The answer to a flush: what is not in the target although it was there before the call."""
 
     missing: tuple[bytes, ...] = ()
@@ -174,7 +172,7 @@ class Runner:
         if not hints.moves:
             return hints
         new = frozenset(new for _, new in candidates(self.pair.baseline.base, hints.moves))
-        return replace(hints, ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
+        return hints._replace(ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
 
     def _look_at_locks(self, now: float) -> None:
         self._settle.hold(self._locks.look(now), now)
@@ -216,13 +214,13 @@ class Runner:
 
     def _cycle(self, batch: Batch) -> CycleReport:
         if self.status.halt is not None or self._retry is not None:
-            batch = replace(batch, everything=True)
+            batch = batch._replace(everything=True)
         if batch.everything or names_rule_file(batch.paths, self.pair.settings):
-            return self._full_cycle(replace(batch, everything=True))
+            return self._full_cycle(batch._replace(everything=True))
         patient = bool(self._busy) and batch.paths <= self._busy.keys()
         done = cycle(self.pair, batch, patient=patient, announce=self.announce)
         if done.halt is not None:  # judged again as a whole, so that its id names every removal
-            return self._full_cycle(replace(batch, everything=True))
+            return self._full_cycle(batch._replace(everything=True))
         return self._after(done, batch)
 
     def _full_cycle(self, batch: Batch) -> CycleReport:
@@ -230,7 +228,7 @@ class Runner:
         self._show(state=State.STARTING if self.status.cycles == 0 else State.APPLYING)
         self.pair.recompile()
         with self.pair.roots() as roots:
-            if isinstance(roots, tuple):
+            if not isinstance(roots, Halt):
                 self.watch.cover(roots[0], self.pair.rules)
         self._look_at_locks(time.monotonic())
         return self._after(cycle(self.pair, batch, announce=self.announce), batch)
@@ -279,7 +277,7 @@ class Runner:
         self._on_report(done)
 
     def _show(self, **values: Any) -> None:
-        self.status = replace(self.status, **values)
+        self.status = self.status._replace(**values)
 
     def _mounts_changed(self, fd: int) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
@@ -329,7 +327,7 @@ class Runner:
         self._again = frozenset()
         if extra:
             batch = batch or Batch()
-            batch = replace(batch, paths=batch.paths | extra, deep=batch.deep | troubled)
+            batch = batch._replace(paths=batch.paths | extra, deep=batch.deep | troubled)
         if batch is None and (self.status.halt or self._retry):
             batch = EVERYTHING
         while batch is not None:

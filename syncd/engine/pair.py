@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -154,7 +153,7 @@ class Pair:
         if believed:
             return plan
         verbs = MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE})
-        return replace(plan, verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
+        return plan._replace(verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
 
     @property
     def doubted(self) -> list[bytes]:

@@ -1,6 +1,6 @@
 //! Actions: the rows of a diff to be acted on, in the order in which `place` needs them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use crate::diff::{Diff, Item, LINES, Line};
@@ -44,6 +44,8 @@ pub struct Actions {
     steps: Vec<Step>,
     /// Modes that directories of the target get when the last step is done.
     pub modes: Mutex<BTreeMap<Vec<u8>, u32>>,
+    /// Steps that were done although the slice was cut short before them.
+    pub done: Mutex<BTreeSet<usize>>,
 }
 
 /// One step.
@@ -68,9 +70,9 @@ impl Action<'_> {
         self.puts() && self.source_kind() == Some(Kind::Dir)
     }
 
-    /// The target's entry is to go, and nothing comes in its place.
+    /// The target's entry is to be removed.
     pub fn removes(&self) -> bool {
-        self.verb == Verb::Remove || self.verb == Verb::Put && self.item.source.is_none()
+        self.verb == Verb::Remove
     }
 
     /// What the source holds.
@@ -93,6 +95,7 @@ impl Actions {
             diff,
             steps: Vec::new(),
             modes: Mutex::default(),
+            done: Mutex::default(),
         };
         let rank = |step: &Step| match actions.action(step) {
             Some(action) if action.makes_dir() => 0,

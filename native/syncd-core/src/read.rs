@@ -60,7 +60,9 @@ pub struct Open {
 
 impl Open {
     /// Open the file at a name. Anything else is not opened at all: opening a FIFO tells its writer.
-    pub fn at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Open, Unread> {
+    ///
+    /// `patient`: it may be open for writing; the caller reads it again later (see `close`).
+    pub fn at(dir: BorrowedFd<'_>, name: &[u8], patient: bool) -> Result<Open, Unread> {
         let mut meta = stat_at(dir, name, false)?;
         if meta.kind() != Kind::File {
             return Err(Unread::Absent);
@@ -69,7 +71,7 @@ impl Open {
         let lease = probe_lease(fd.as_fd());
         match lease {
             Ok(()) => {} // granted to regular files only
-            Err(Errno::AGAIN) => return Err(Unread::Busy),
+            Err(Errno::AGAIN) if !patient => return Err(Unread::Busy),
             Err(_) => {
                 meta = stat_fd(fd.as_fd())?;
                 if meta.kind() != Kind::File {
@@ -80,16 +82,24 @@ impl Open {
         Ok(Open { fd, meta, lease })
     }
 
-    /// What the file is now that it was read; Busy if it may have been written meanwhile.
+    /// What the file is now that it was read, and whether somebody holds it open for writing (only
+    /// if `patient`: it is to be read again later). Busy if it may have been written meanwhile.
     ///
     /// Equal times alone prove nothing: they are stamped when a write begins. `again` reads once more
     /// where leases are refused, and tells whether that came to the same.
-    pub fn close(self, again: impl FnOnce(&Open) -> Result<bool, Unread>) -> Result<Meta, Unread> {
-        let lease = probe_lease(self.fd.as_fd());
-        if lease == Err(Errno::AGAIN) {
-            return Err(Unread::Busy);
-        }
-        if (self.lease.is_err() || lease.is_err()) && !again(&self)? {
+    pub fn close(
+        self,
+        patient: bool,
+        again: impl FnOnce(&Open) -> Result<bool, Unread>,
+    ) -> Result<(Meta, bool), Unread> {
+        let leases = [self.lease, probe_lease(self.fd.as_fd())];
+        let held = leases.contains(&Err(Errno::AGAIN));
+        let agrees = if held {
+            patient
+        } else {
+            leases == [Ok(()); 2] || again(&self)?
+        };
+        if !agrees {
             return Err(Unread::Busy);
         }
         let after = stat_fd(self.fd.as_fd())?;
@@ -98,7 +108,11 @@ impl Open {
             && then.device == now.device
             && then.print.ctime == now.print.ctime
             && then.print.size == now.print.size;
-        if same { Ok(after) } else { Err(Unread::Busy) }
+        if same {
+            Ok((after, held))
+        } else {
+            Err(Unread::Busy)
+        }
     }
 }
 
@@ -173,14 +187,16 @@ pub fn hash_at(
     buffer: &mut Vec<u8>,
     control: &Control,
 ) -> Result<(Digest, Meta), Unread> {
-    let file = Open::at(dir, name)?;
+    let file = Open::at(dir, name, false)?;
     let digest = if file.meta.print.size < CHUNK as u64 {
         read_small(&file, buffer, control)?;
         digest_of(buffer)
     } else {
         hash(file.fd.as_fd(), buffer, control)?
     };
-    let meta = file.close(|file| Ok(hash(file.fd.as_fd(), buffer, control)? == digest))?;
+    let (meta, _) = file.close(false, |file| {
+        Ok(hash(file.fd.as_fd(), buffer, control)? == digest)
+    })?;
     Ok((digest, meta))
 }
 

@@ -232,6 +232,7 @@ impl Kernel {
             },
             direct: options.getattr("direct")?.extract()?,
             owner: options.getattr("owner")?.extract()?,
+            patient: options.getattr("patient")?.extract()?,
         };
         if !syncd_core::path::is_valid(&aside) || aside.is_empty() {
             return Err(PyValueError::new_err("`aside` is no relative path"));

@@ -160,6 +160,16 @@ impl Outcomes {
     }
 
     #[getter]
+    fn puts(&self) -> usize {
+        self.inner.puts
+    }
+
+    #[getter]
+    fn removed(&self) -> usize {
+        self.inner.removed
+    }
+
+    #[getter]
     fn bytes(&self) -> u64 {
         self.inner.bytes
     }

@@ -104,9 +104,8 @@ def test_a_first_meeting_with_other_content_is_refused_with_ten_examples(pair):
 
 
 def test_adopt_goes_on(pair):
-    from dataclasses import replace
 
-    pair.settings = replace(pair.settings, adopt=True)
+    pair.settings = pair.settings._replace(adopt=True)
     pair.meet(conflicts(12))
     assert pair.baseline.notes["met"] is True
 

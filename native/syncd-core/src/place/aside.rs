@@ -7,10 +7,11 @@ use rustix::io::Errno;
 
 use super::crash;
 use super::shop::{CREATE, Halt, Placed, Shop, failed, set_mode};
-use crate::dirs::{LISTING, THROUGH, retry, stat_at, stat_fd};
-use crate::entry::{Agreed, Kind, Side};
-use crate::nested::{Dir, Kid};
+use crate::dirs::{LISTING, THROUGH, read_link, retry, stat_at, stat_fd};
+use crate::entry::{Agreed, Kind, Meta};
+use crate::nested::Kid;
 use crate::path;
+use crate::read::hash_at;
 
 /// Longest name a filesystem takes.
 const NAME: usize = 255;
@@ -88,12 +89,7 @@ impl Shop<'_> {
                 }
             }
         }
-        Err(match failed("aside")(last) {
-            Halt::Stop(errno) if errno != Errno::NOSPC && errno != Errno::DQUOT => {
-                Halt::Stop(errno)
-            }
-            _ => Halt::Failed(last, "aside", Side::Target),
-        })
+        Err(failed("aside")(last))
     }
 
     fn try_aside(&self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<Slot, Errno> {
@@ -138,7 +134,7 @@ impl Shop<'_> {
     /// Drop from an entry set aside what the baseline has and nobody changed. What is left is kept.
     pub fn drop_own(&self, slot: Slot, path: &[u8]) {
         if let Some(kid) = self.base.rows.kid(path) {
-            self.drop_entry(slot.dir.as_fd(), &slot.name, kid, true);
+            self.drop_entry(slot.dir.as_fd(), &slot.name, kid, &mut path.to_vec());
         }
         if stat_at(slot.dir.as_fd(), &slot.name, false) == Err(Errno::NOENT) {
             slot.tidy();
@@ -147,22 +143,16 @@ impl Shop<'_> {
         }
     }
 
-    fn drop_entry(&self, dir: BorrowedFd<'_>, name: &[u8], kid: &Kid<Agreed>, moved: bool) {
+    fn drop_entry(&self, dir: BorrowedFd<'_>, name: &[u8], kid: &Kid<Agreed>, path: &mut Vec<u8>) {
         let Ok(meta) = stat_at(dir, name, false) else {
             return;
         };
+        if self.rules.excluded_child(path, meta.is_dir()) {
+            return; // the rules were changed: it is none of ours any more
+        }
         let row = kid.value.as_ref();
         if !meta.is_dir() {
-            let ours = row.is_some_and(|row| {
-                let print = row.target();
-                row.kind == meta.kind()
-                    && if moved {
-                        print.same_but_ctime(&meta.print)
-                    } else {
-                        print == meta.print
-                    }
-            });
-            if ours {
+            if row.is_some_and(|row| self.is_own(dir, name, &meta, row)) {
                 let _ = fs::unlinkat(dir, name, AtFlags::empty());
             }
             return;
@@ -170,21 +160,35 @@ impl Shop<'_> {
         let Ok(fd) = retry(|| fs::openat(dir, name, THROUGH, Mode::empty())) else {
             return;
         };
-        let shut =
-            self.is_shut(&meta) && set_mode(fd.as_fd(), meta.print.mode & 0o7777 | 0o700).is_ok();
+        let mode = meta.print.mode & 0o7777;
+        let shut = self.is_shut(&meta) && set_mode(fd.as_fd(), mode | 0o700).is_ok();
         if let Some(below) = kid.below.as_deref() {
-            self.drop_below(fd.as_fd(), below);
+            for kid in below.kids() {
+                path::push(path, below.name(kid));
+                self.drop_entry(fd.as_fd(), below.name(kid), kid, path);
+                path::pop(path);
+            }
         }
         let ours = row.is_some_and(|row| row.kind == Kind::Dir);
         let gone = ours && fs::unlinkat(dir, name, AtFlags::REMOVEDIR).is_ok();
         if shut && !gone {
-            let _ = set_mode(fd.as_fd(), meta.print.mode & 0o7777);
+            let _ = set_mode(fd.as_fd(), mode);
         }
     }
 
-    fn drop_below(&self, dir: BorrowedFd<'_>, below: &Dir<Agreed>) {
-        for kid in below.kids() {
-            self.drop_entry(dir, below.name(kid), kid, false);
+    /// Whether an entry that is no directory is what the baseline has: by its looks, else by content.
+    fn is_own(&self, dir: BorrowedFd<'_>, name: &[u8], meta: &Meta, row: &Agreed) -> bool {
+        let print = row.target();
+        match row.kind {
+            kind if kind != meta.kind() => false,
+            Kind::Link => read_link(dir, name)
+                .is_ok_and(|text| row.link.as_deref().is_some_and(|link| link.bytes() == text)),
+            Kind::File if print == meta.print => true,
+            Kind::File if print.size == meta.print.size && row.digest().is_some() => {
+                let read = hash_at(dir, name, &mut Vec::new(), self.control);
+                read.is_ok_and(|(digest, _)| row.digest() == Some(digest))
+            }
+            _ => false,
         }
     }
 }

@@ -98,15 +98,26 @@ fn missed(op: &'static str) -> impl Fn(Errno) -> Miss {
 }
 
 impl Hand<'_> {
-    /// Put a file or link where nothing is.
-    pub fn put_new(&mut self, spot: Spot<'_>, taken: &Taken, want: &Want) -> Placed<Meta> {
+    /// Put a file or link where nothing is after `clear`, which is called when the new one is whole.
+    pub fn put_new(
+        &mut self,
+        spot: Spot<'_>,
+        taken: &Taken,
+        want: &Want,
+        mut clear: impl FnMut(&mut Self) -> Placed<()>,
+    ) -> Placed<Meta> {
         if self.shop.options.direct {
             if let Load::Memory(content) = &taken.load {
+                clear(self)?;
                 return self.create(spot, content, taken, want);
             }
         }
         self.on_benches(spot, |hand, bench| {
             let fresh = hand.prepare(bench, taken, want)?;
+            if let Err(halt) = clear(hand) {
+                fresh.discard();
+                return Err(Miss::Halt(halt));
+            }
             if let Err(errno) = rename_new(fresh.dir, &fresh.name, spot.dir, spot.name) {
                 fresh.discard_unless(errno == Errno::XDEV && matches!(taken.load, Load::Staged(_)));
                 return Err(match errno {
@@ -128,11 +139,14 @@ impl Hand<'_> {
         want: &Want,
     ) -> Placed<Meta> {
         self.on_benches(spot, |hand, bench| {
-            match hand.look(spot.dir, spot.name)? {
-                Some(meta) if meta.print == *expected => {}
-                _ => return Err(Miss::Halt(Halt::Changed)),
-            }
             let fresh = hand.prepare(bench, taken, want)?;
+            match hand.look(spot.dir, spot.name) {
+                Ok(Some(meta)) if meta.print == *expected => {}
+                done => {
+                    fresh.discard();
+                    return Err(Miss::Halt(done.err().unwrap_or(Halt::Changed)));
+                }
+            }
             let done = hand.swap(spot, expected, bench, &fresh);
             if let Err(miss) = &done {
                 let again =

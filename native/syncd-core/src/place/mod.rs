@@ -11,7 +11,7 @@
 //!
 //! | step | passed when |
 //! | --- | --- |
-//! | `take` | one source entry was taken |
+//! | `take` | one source entry was taken (read, or looked at) |
 //! | `intents` | the intents of a slice are in the journal |
 //! | `publish-linked` | an old entry got its second name in staging |
 //! | `publish-renamed` | a new entry got its final name (also one created there directly) |
@@ -30,6 +30,7 @@ mod shop;
 mod take;
 
 use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
@@ -43,7 +44,10 @@ use crate::error::{Result, Trouble};
 use crate::exclude::Excluder;
 use crate::journal::{Frame, append};
 use shop::{Hand, Shop};
-use take::{Taken, take};
+use take::{Taken, take, take_held};
+
+/// Neighbours that one thread works on at a time; up to four such runs are worth no second thread.
+const RUN: usize = 16;
 
 /// At most so many actions are placed in one call.
 pub const SLICE: usize = 2_000;
@@ -74,6 +78,8 @@ pub struct Options<'a> {
     pub direct: bool,
     /// Owner and group of every entry.
     pub owner: Option<(u32, u32)>,
+    /// A file that somebody holds open for writing is taken if two reads of it agree.
+    pub patient: bool,
 }
 
 /// How one action ended.
@@ -96,6 +102,10 @@ pub struct Outcomes {
     pub next: usize,
     /// What stopped the slice.
     pub stopped: Option<Errno>,
+    /// Entries that were put.
+    pub puts: usize,
+    /// Entries that left the target.
+    pub removed: usize,
     /// Bytes written into the target.
     pub bytes: u64,
     /// The actions that ended, in order.
@@ -133,70 +143,72 @@ pub fn place(
     control: &Control,
 ) -> Result<Outcomes> {
     let stop = stop.min(actions.len()).min(start.saturating_add(SLICE));
-    let slice: Vec<Action<'_>> = (start..stop).filter_map(|at| actions.get(at)).collect();
+    let done = std::mem::take(&mut *lock(&actions.done));
+    let slice: Vec<(usize, Action<'_>)> = (start..stop)
+        .filter(|at| !done.contains(at))
+        .filter_map(|at| Some((at, actions.get(at)?)))
+        .collect();
+    *lock(&actions.done) = done;
     let shop = Shop::new(source, target, rules, base, actions, options, control);
     let taken = spread(
         &slice,
-        16,
-        |action, hand| take(action, hand),
+        RUN,
+        |(_, action), hand| take(action, hand),
         || Hand::new(&shop),
     );
-    let taken: Vec<Option<std::result::Result<Taken, End>>> =
-        taken.into_iter().map(Option::flatten).collect();
-    let noted = match note_intents(&slice, &taken, options) {
-        Ok(noted) => noted,
-        Err(error) => {
-            shop.discard(
-                taken
-                    .iter()
-                    .flatten()
-                    .filter_map(|taken| taken.as_ref().ok()),
-            );
-            return Err(error);
-        }
-    };
+    let mut taken: Vec<Ready> = taken.into_iter().map(Option::flatten).collect();
+    take_held(&shop, &slice, &mut taken);
+    let noted = note_intents(&slice, &taken, options).inspect_err(|_| {
+        shop.discard(
+            taken
+                .iter()
+                .flatten()
+                .filter_map(|taken| taken.as_ref().ok()),
+        );
+    })?;
     let ends = publish::all(&shop, &slice, taken);
-    if stop == actions.len() || shop.stopped().is_some() || control.is_cancelled() {
+    let mut outcomes = gather(&shop, &slice, ends, stop, actions);
+    if outcomes.next == actions.len() || outcomes.next < stop || outcomes.stopped.is_some() {
         shop.restore_modes();
     }
-    let outcomes = gather(&shop, &slice, ends, start, stop);
-    if noted || !outcomes.rows.is_empty() {
+    if noted {
         let mut frame = Frame::new(b'O');
         for (path, row) in &outcomes.rows {
             frame.row(path, row.as_ref());
         }
-        append(options.journal, frame)?;
-        crash::pass("outcomes");
+        match append(options.journal, frame) {
+            Ok(()) => crash::pass("outcomes"),
+            // What was done is done; but nothing more before it can be written down.
+            Err(error) => outcomes.stopped = outcomes.stopped.or(Some(error.errno)),
+        }
     }
     Ok(outcomes)
 }
 
+/// What was taken for each action of a slice. None: the slice was over before it.
+type Ready = Option<std::result::Result<Taken, End>>;
+
 /// Journal what the slice is about to do. False: nothing.
 fn note_intents(
-    slice: &[Action<'_>],
-    taken: &[Option<std::result::Result<Taken, End>>],
+    slice: &[(usize, Action<'_>)],
+    taken: &[Ready],
     options: &Options<'_>,
 ) -> Result<bool> {
     let mut frame = Frame::new(b'I');
     let mut any = false;
     let nothing = Fingerprint::default();
-    for (action, taken) in slice.iter().zip(taken) {
+    for ((_, action), taken) in slice.iter().zip(taken) {
         let Some(Ok(taken)) = taken else { continue };
         any = true;
-        match (action.source_kind(), action.puts()) {
-            (Some(kind), true) if !taken.same => {
-                let row = Agreed::new(kind, 0, 0, &nothing, &nothing)
+        let row = action
+            .source_kind()
+            .filter(|_| taken.meta.is_some())
+            .map(|kind| {
+                Agreed::new(kind, 0, 0, &nothing, &nothing)
                     .with_digest(taken.digest)
-                    .with_link(taken.link.clone());
-                frame.row(action.path, Some(&row));
-            }
-            _ if action.removes()
-                || action.verb == crate::actions::Verb::Replace && !action.puts() =>
-            {
-                frame.row(action.path, None);
-            }
-            _ => {} // only its mode or time changes
-        }
+                    .with_link(taken.link.clone())
+            });
+        frame.row(action.path, row.as_ref());
     }
     if any {
         append(options.journal, frame)?;
@@ -205,36 +217,45 @@ fn note_intents(
     Ok(any)
 }
 
+/// Put together how the actions ended.
 fn gather(
     shop: &Shop<'_>,
-    slice: &[Action<'_>],
+    slice: &[(usize, Action<'_>)],
     ends: Vec<Option<End>>,
-    start: usize,
     stop: usize,
+    actions: &Actions,
 ) -> Outcomes {
+    let untouched = slice.iter().zip(&ends).find(|(_, end)| end.is_none());
     let mut out = Outcomes {
-        next: stop,
+        next: untouched.map_or(stop, |((at, _), _)| *at),
         stopped: shop.stopped(),
         bytes: shop.written(),
+        removed: shop.all_removed(),
         ..Outcomes::default()
     };
-    for (at, (action, end)) in slice.iter().zip(ends).enumerate() {
+    for ((at, action), end) in slice.iter().zip(ends) {
+        let Some(end) = end else { continue };
+        let learns = matches!(end, End::Set(..) | End::Drop(_));
+        if *at > out.next {
+            if !learns && !action.removes() {
+                continue; // it comes again
+            }
+            lock(&actions.done).insert(*at);
+        }
         let path = || Box::from(action.path);
         let status = match end {
-            None => {
-                out.next = out.next.min(start + at);
-                continue;
-            }
-            Some(End::Set(status, row)) => {
+            End::Set(status, row) => {
+                out.puts += usize::from(status == Status::Done);
+                shop.drop_bits(action.path, row.source().mode);
                 out.rows.push((path(), Some(*row)));
                 status
             }
-            Some(End::Drop(status)) => {
+            End::Drop(status) => {
                 out.rows.push((path(), None));
                 status
             }
-            Some(End::Left(status)) => status,
-            Some(End::Failed(errno, op, side)) => {
+            End::Left(status) => status,
+            End::Failed(errno, op, side) => {
                 out.troubles.push(Trouble {
                     path: path(),
                     errno,
@@ -244,9 +265,13 @@ fn gather(
                 Status::Failed
             }
         };
+        shop.control.add_entries(u64::from(learns));
         out.ends.push((path(), status));
     }
-    shop.control.add_entries(out.ends.len() as u64);
     (out.aside, out.dropped) = shop.kept_and_dropped();
     out
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

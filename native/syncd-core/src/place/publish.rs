@@ -6,20 +6,17 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::beside::Spot;
-use super::shop::{Halt, Hand, Placed, Shop, failed, set_time};
-use super::take::{Load, Taken};
-use super::{End, Status, crash};
+use super::shop::{Halt, Hand, Placed, Shop, Want, failed, set_time};
+use super::take::Taken;
+use super::{End, RUN, Ready, Status, crash};
 use crate::actions::{Action, Verb};
 use crate::digest::spread;
 use crate::dirs::{Dir, retry, stat_fd};
 use crate::entry::{Agreed, Content, Fingerprint, Kind, Meta, Seen, Side, equal, mirrored};
 use crate::path;
 
-/// What of a slice is ready to be published.
-type Ready = Option<Result<Taken, End>>;
-
 /// Carry out a slice: directories, then everything else on all cores, then removals.
-pub fn all(shop: &Shop<'_>, slice: &[Action<'_>], taken: Vec<Ready>) -> Vec<Option<End>> {
+pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) -> Vec<Option<End>> {
     let mut ends: Vec<Option<End>> = Vec::with_capacity(slice.len());
     let mut ready: Vec<Option<Taken>> = Vec::with_capacity(slice.len());
     for taken in taken {
@@ -33,7 +30,8 @@ pub fn all(shop: &Shop<'_>, slice: &[Action<'_>], taken: Vec<Ready>) -> Vec<Opti
     }
     let chosen = |choose: &dyn Fn(&Action<'_>) -> bool| -> Vec<usize> {
         let wanted = |at: &usize| {
-            ready.get(*at).is_some_and(Option::is_some) && slice.get(*at).is_some_and(choose)
+            ready.get(*at).is_some_and(Option::is_some)
+                && slice.get(*at).is_some_and(|(_, action)| choose(action))
         };
         (0..slice.len()).filter(wanted).collect()
     };
@@ -41,7 +39,7 @@ pub fn all(shop: &Shop<'_>, slice: &[Action<'_>], taken: Vec<Ready>) -> Vec<Opti
         (chosen(&|action| action.makes_dir()), usize::MAX),
         (
             chosen(&|action| !action.makes_dir() && !action.removes()),
-            16,
+            RUN,
         ),
         (chosen(&|action| action.removes()), usize::MAX),
     ];
@@ -50,10 +48,12 @@ pub fn all(shop: &Shop<'_>, slice: &[Action<'_>], taken: Vec<Ready>) -> Vec<Opti
         let act = |at: &usize, hand: &mut Hand<'_>| {
             let over = shop.control.is_cancelled() || !removals && shop.stopped().is_some();
             match (slice.get(*at), ready.get(*at)) {
-                (Some(action), Some(Some(taken))) if !over => match hand.publish(action, taken) {
-                    Ok(end) => Some(end),
-                    Err(halt) => shop.end(halt),
-                },
+                (Some((_, action)), Some(Some(taken))) if !over => {
+                    match hand.publish(action, taken) {
+                        Ok(end) => Some(end),
+                        Err(halt) => shop.end(halt),
+                    }
+                }
                 _ => None,
             }
         };
@@ -81,90 +81,66 @@ pub fn all(shop: &Shop<'_>, slice: &[Action<'_>], taken: Vec<Ready>) -> Vec<Opti
     ends
 }
 
-/// The row that both sides agree on now.
-fn row(source: &Fingerprint, target: &Fingerprint, kind: Kind, taken: &Taken) -> Agreed {
-    let mode = u16::try_from(mirrored(source.mode)).unwrap_or_default();
-    Agreed::new(kind, mode, source.mtime, source, target)
+/// How an action ended after which both sides agree.
+fn agreed(status: Status, kind: Kind, source: &Meta, target: &Fingerprint, taken: &Taken) -> End {
+    let mode = u16::try_from(mirrored(source.print.mode)).unwrap_or_default();
+    let row = Agreed::new(kind, mode, source.print.mtime, &source.print, target)
         .with_digest(taken.digest)
         .with_link(taken.link.clone())
+        .with_flags(kind == Kind::File && source.links > 1, taken.mount);
+    End::Set(status, Box::new(row))
 }
 
 impl Hand<'_> {
     fn publish(&mut self, action: &Action<'_>, taken: &Taken) -> Placed<End> {
-        if action.removes() {
-            return self.remove(action);
+        if action.verb == Verb::Record || taken.same {
+            return self.record(action, taken);
         }
-        match (action.verb, &action.item.source) {
-            (Verb::Put | Verb::Replace, Some(source)) => self.put(action, source, taken),
-            (Verb::Replace, None) => self.clear(action),
-            _ => self.record(action, action.item.source.as_deref(), None),
+        match (&taken.meta, action.source_kind()) {
+            (Some(meta), Some(kind)) => self.put(action, kind, meta, taken),
+            _ => self.remove(action),
         }
     }
 
     // --- puts ---------------------------------------------------------------------------------
 
-    fn put(&mut self, action: &Action<'_>, source: &Seen, taken: &Taken) -> Placed<End> {
-        let shop = self.shop;
-        let Some(meta) = &taken.meta else {
-            return Err(Halt::Vanished);
-        };
-        if taken.same {
-            return self.record(action, Some(source), Some((meta, taken)));
-        }
+    fn put(&mut self, action: &Action<'_>, kind: Kind, meta: &Meta, taken: &Taken) -> Placed<End> {
         let dir = self.parent_made(action.path)?;
         let spot = Spot {
             dir: dir.as_fd(),
             name: path::split(action.path).1,
             path: action.path,
         };
-        let target = action.item.target.as_deref();
-        let placed = match target {
-            Some(target) if action.verb == Verb::Replace => {
-                self.put_instead(spot, target, false, |hand| {
-                    hand.put_there(spot, source.kind, taken, meta)
-                })?
+        let want = self.shop.want(meta);
+        let placed = match action.item.target.as_deref() {
+            None if kind == Kind::Dir => {
+                self.shop.make_dir(spot.dir, spot.name, spot.path, meta)?
             }
-            Some(target) => match (source.kind, target.kind) {
-                (Kind::Dir, _) | (_, Kind::Dir | Kind::Other) => {
-                    self.put_instead(spot, target, true, |hand| {
-                        hand.put_there(spot, source.kind, taken, meta)
-                    })?
-                }
-                _ => {
-                    let want = shop.want(meta);
-                    match self.put_in_place(spot, target, action.item.base.as_deref(), taken, &want)
-                    {
+            None => self.put_new(spot, taken, &want, |_| Ok(()))?,
+            Some(target) => {
+                let apart = kind == Kind::Dir || matches!(target.kind, Kind::Dir | Kind::Other);
+                if action.verb == Verb::Replace || apart {
+                    self.put_instead(
+                        spot,
+                        target,
+                        action.verb != Verb::Replace,
+                        kind,
+                        meta,
+                        taken,
+                    )?
+                } else {
+                    let base = action.item.base.as_deref();
+                    match self.put_in_place(spot, target, base, taken, &want) {
                         Some(placed) => placed?,
                         None => self.put_over(spot, &target.print, taken, &want)?,
                     }
                 }
-            },
-            None => self.put_there(spot, source.kind, taken, meta)?,
-        };
-        if source.kind == Kind::File {
-            shop.wrote(meta.print.size);
-        }
-        let shared = source.kind == Kind::File && meta.links > 1;
-        let row =
-            row(&meta.print, &placed.print, source.kind, taken).with_flags(shared, source.mount);
-        Ok(End::Set(Status::Done, Box::new(row)))
-    }
-
-    /// Put an entry where nothing is.
-    fn put_there(
-        &mut self,
-        spot: Spot<'_>,
-        kind: Kind,
-        taken: &Taken,
-        meta: &Meta,
-    ) -> Placed<Meta> {
-        match kind {
-            Kind::Dir => self.shop.make_dir(spot.dir, spot.name, spot.path, meta),
-            _ => {
-                let want = self.shop.want(meta);
-                self.put_new(spot, taken, &want)
             }
+        };
+        if kind == Kind::File {
+            self.shop.wrote(meta.print.size);
         }
+        Ok(agreed(Status::Done, kind, meta, &placed.print, taken))
     }
 
     /// Set the target's entry aside and put another in its place. What is `ours` of it is dropped then.
@@ -173,26 +149,32 @@ impl Hand<'_> {
         spot: Spot<'_>,
         target: &Seen,
         ours: bool,
-        put: impl FnOnce(&mut Self) -> Placed<Meta>,
+        kind: Kind,
+        meta: &Meta,
+        taken: &Taken,
     ) -> Placed<Meta> {
         let shop = self.shop;
         self.expect(spot, target)?;
-        let slot = shop.set_aside(spot.dir, spot.name, spot.path)?;
-        self.target.forget(); // it may have been the directory that is aside now
-        match put(self) {
-            Ok(meta) => {
-                if ours {
-                    shop.drop_own(slot, spot.path);
-                } else {
-                    shop.keep(spot.path, &slot.shown);
-                }
-                Ok(meta)
+        let mut slot = None;
+        let mut clear = |hand: &mut Self| {
+            if slot.is_none() {
+                slot = Some(shop.set_aside(spot.dir, spot.name, spot.path)?);
+                hand.target.forget(); // it may have been the directory that is aside now
             }
-            Err(halt) => {
-                shop.put_back(slot, spot.dir, spot.name, spot.path);
-                Err(halt)
-            }
+            Ok(())
+        };
+        let put = if kind == Kind::Dir {
+            clear(self).and_then(|()| shop.make_dir(spot.dir, spot.name, spot.path, meta))
+        } else {
+            self.put_new(spot, taken, &shop.want(meta), clear)
+        };
+        match (&put, slot) {
+            (_, None) => {}
+            (Ok(_), Some(slot)) if ours => shop.drop_own(slot, spot.path),
+            (Ok(_), Some(slot)) => shop.keep(spot.path, &slot.shown),
+            (Err(_), Some(slot)) => shop.put_back(slot, spot.dir, spot.name, spot.path),
         }
+        put
     }
 
     /// Compare what is at a name with what the scan saw, before it is moved away.
@@ -209,46 +191,18 @@ impl Hand<'_> {
         Ok(())
     }
 
-    /// REPLACE without an entry of the source: set the target's aside.
-    fn clear(&mut self, action: &Action<'_>) -> Placed<End> {
-        let (Some(target), Some(dir)) = (action.item.target.as_deref(), self.parent(action.path)?)
-        else {
-            return Ok(End::Drop(Status::Done)); // nothing is there, or it went with a directory above
-        };
-        let spot = Spot {
-            dir: dir.as_fd(),
-            name: path::split(action.path).1,
-            path: action.path,
-        };
-        if self.look(spot.dir, spot.name)?.is_none() {
-            return Ok(End::Drop(Status::Done));
-        }
-        self.expect(spot, target)?;
-        let slot = self.shop.set_aside(spot.dir, spot.name, spot.path)?;
-        self.target.forget();
-        self.shop.keep(spot.path, &slot.shown);
-        Ok(End::Drop(Status::Done))
-    }
-
     // --- records ------------------------------------------------------------------------------
 
-    /// Learn both fingerprints; write mode, owner and time where the target's differ.
-    ///
-    /// `taken`: the source as it is now, if it was read again; else it counts as the scan saw it.
-    fn record(
-        &mut self,
-        action: &Action<'_>,
-        source: Option<&Seen>,
-        taken: Option<(&Meta, &Taken)>,
-    ) -> Placed<End> {
-        let shop = self.shop;
-        let target = action.item.target.as_deref();
-        let (source, target) = match (source, target) {
-            (None, None) => return Ok(End::Drop(Status::Done)),
-            (Some(source), Some(target)) => (source, target),
+    /// Learn both fingerprints, after the target got the source's mode and time.
+    fn record(&mut self, action: &Action<'_>, taken: &Taken) -> Placed<End> {
+        let sides = (action.item.source.as_deref(), action.item.target.as_deref());
+        let (source, target, theirs) = match (sides, &taken.meta) {
+            ((None, None), _) => return Ok(End::Drop(Status::Same)),
+            ((Some(source), Some(target)), Some(theirs)) => (source, target, theirs),
             _ => return Err(Halt::Changed),
         };
-        if taken.is_none() && !equal(Some(Content::from(source)), Some(Content::from(target))) {
+        let same = equal(Some(Content::from(source)), Some(Content::from(target)));
+        if action.verb == Verb::Record && !same {
             return Err(Halt::Changed);
         }
         let Some(dir) = self.parent(action.path)? else {
@@ -261,41 +215,18 @@ impl Hand<'_> {
         if !is_as_seen(&meta, target) {
             return Err(Halt::Changed);
         }
-        let theirs = match taken {
-            Some((meta, _)) => *meta,
-            None => Meta {
-                print: source.print,
-                device: 0,
-                links: 1 + u64::from(source.shared),
-                blocks: 0,
-                uid: source.uid,
-                gid: source.gid,
-            },
-        };
-        if taken.is_none() {
-            shop.drop_bits(action.path, theirs.print.mode);
-        }
-        let placed = self.adjust(action.path, &dir, name, &meta, &theirs)?;
-        let nothing = Taken {
-            meta: None,
-            digest: source.digest,
-            link: source.link.clone(),
-            load: Load::Nothing,
-            same: true,
-        };
-        let content = taken.map_or(&nothing, |(_, taken)| taken);
-        let shared = source.kind == Kind::File && theirs.links > 1;
-        let row = row(&theirs.print, &placed.print, source.kind, content)
-            .with_flags(shared, source.mount);
-        let status = if taken.is_some() {
-            Status::Same
-        } else {
-            Status::Done
-        };
-        Ok(End::Set(status, Box::new(row)))
+        let placed = self.adjust(action.path, &dir, name, &meta, theirs)?;
+        Ok(agreed(
+            Status::Same,
+            source.kind,
+            theirs,
+            &placed.print,
+            taken,
+        ))
     }
 
-    /// Give the target's entry the mode, owner and time of the source's, where they differ.
+    /// Give the target's entry the mode and time of the source's, where they differ. Its owner stays:
+    /// the content is not written, and a change of owner in the target is the target's affair.
     fn adjust(
         &mut self,
         path: &[u8],
@@ -305,11 +236,13 @@ impl Hand<'_> {
         theirs: &Meta,
     ) -> Placed<Meta> {
         let shop = self.shop;
-        let mut want = shop.want(theirs);
-        let owned = want.owner.is_none_or(|owner| owner == meta.owner());
+        let mut want = Want {
+            owner: None,
+            ..shop.want(theirs)
+        };
         match meta.kind() {
             Kind::Dir => {
-                if owned && mirrored(meta.print.mode) == want.mode {
+                if mirrored(meta.print.mode) == want.mode {
                     return Ok(*meta);
                 }
                 let last = want.mode;
@@ -332,63 +265,90 @@ impl Hand<'_> {
                 }
                 Ok(*meta)
             }
-            _ => {
-                let late = meta.print.mtime != want.mtime;
-                if owned && !late && meta.print.mode & 0o7777 == want.mode {
-                    return Ok(*meta);
-                }
-                let reading = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let through = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let fd = match retry(|| fs::openat(dir.as_fd(), name, reading, Mode::empty())) {
-                    Err(Errno::ACCESS) => {
-                        retry(|| fs::openat(dir.as_fd(), name, through, Mode::empty()))
-                    }
-                    opened => opened,
-                };
-                let fd = fd.map_err(failed("open"))?;
-                if stat_fd(fd.as_fd()).map_err(failed("stat"))?.print != meta.print {
-                    return Err(Halt::Changed);
-                }
-                shop.fix(fd.as_fd(), &want, meta).map_err(failed("chmod"))?;
-                if late {
-                    set_time(fd.as_fd(), want.mtime).map_err(failed("utime"))?;
-                }
-                stat_fd(fd.as_fd()).map_err(failed("stat"))
-            }
+            _ => self.adjust_file(dir, name, meta, &want),
         }
+    }
+
+    fn adjust_file(
+        &mut self,
+        dir: &Dir<'_>,
+        name: &[u8],
+        meta: &Meta,
+        want: &Want,
+    ) -> Placed<Meta> {
+        let late = meta.print.mtime != want.mtime;
+        if !late && meta.print.mode & 0o7777 == want.mode {
+            return Ok(*meta);
+        }
+        let through = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = retry(|| fs::openat(dir.as_fd(), name, through, Mode::empty()))
+            .map_err(failed("open"))?;
+        if stat_fd(fd.as_fd()).map_err(failed("stat"))?.print != meta.print {
+            return Err(Halt::Changed);
+        }
+        self.shop
+            .fix(fd.as_fd(), want, meta)
+            .map_err(failed("chmod"))?;
+        if late {
+            set_time(fd.as_fd(), want.mtime).map_err(failed("utime"))?;
+        }
+        let after = stat_fd(fd.as_fd()).map_err(failed("stat"))?;
+        let written =
+            after.print.size != meta.print.size || !late && after.print.mtime != meta.print.mtime;
+        if written {
+            Err(Halt::Changed)
+        } else {
+            Ok(after)
+        } // somebody writes it just now
     }
 
     // --- removals -----------------------------------------------------------------------------
 
+    /// Remove what the scan saw or, unless the verb is REMOVE, set it aside. What is gone already is as
+    /// planned: it went by itself, or with a directory above.
     fn remove(&mut self, action: &Action<'_>) -> Placed<End> {
         let gone = Ok(End::Drop(Status::Done));
-        let Some(target) = action.item.target.as_deref() else {
-            return gone;
-        };
         let Some(dir) = self.parent(action.path)? else {
             return gone;
         };
-        let name = path::split(action.path).1;
-        let Some(meta) = self.look(dir.as_fd(), name)? else {
+        let spot = Spot {
+            dir: dir.as_fd(),
+            name: path::split(action.path).1,
+            path: action.path,
+        };
+        let Some(meta) = self.look(spot.dir, spot.name)? else {
             return gone;
         };
-        if !is_as_seen(&meta, target) {
+        let Some(target) = action
+            .item
+            .target
+            .as_deref()
+            .filter(|seen| is_as_seen(&meta, seen))
+        else {
             return Err(Halt::Changed);
+        };
+        if action.verb != Verb::Remove {
+            self.expect(spot, target)?;
+            let slot = self.shop.set_aside(spot.dir, spot.name, spot.path)?;
+            self.target.forget();
+            self.shop.keep(spot.path, &slot.shown);
+            self.shop.removed();
+            return gone;
         }
-        let flags = if target.kind == Kind::Dir {
+        let is_dir = target.kind == Kind::Dir;
+        let flags = if is_dir {
             AtFlags::REMOVEDIR
         } else {
             AtFlags::empty()
         };
-        match retry(|| fs::unlinkat(dir.as_fd(), name, flags)) {
+        match retry(|| fs::unlinkat(spot.dir, spot.name, flags)) {
             Ok(()) => {
                 crash::pass("publish-removed");
+                self.shop.removed();
                 gone
             }
             Err(Errno::NOENT) => gone,
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) if target.kind == Kind::Dir => {
-                Ok(End::Drop(Status::Kept))
-            }
+            Err(Errno::NOTEMPTY | Errno::EXIST) if is_dir => Ok(End::Drop(Status::Kept)),
             Err(Errno::NOTDIR | Errno::ISDIR) => Err(Halt::Changed),
             Err(errno) => Err(failed("remove")(errno)),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
@@ -109,6 +109,7 @@ pub struct Shop<'a> {
     modes: &'a Mutex<BTreeMap<Vec<u8>, u32>>,
     memory: AtomicU64,
     written: AtomicU64,
+    removed: AtomicUsize,
     stop: AtomicI32,
     kept: Mutex<Vec<(Box<[u8]>, Box<[u8]>)>>,
     dropped: Mutex<Vec<(Box<[u8]>, u32)>>,
@@ -147,6 +148,7 @@ impl<'a> Shop<'a> {
             modes: &actions.modes,
             memory: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            removed: AtomicUsize::new(0),
             stop: AtomicI32::new(0),
             kept: Mutex::default(),
             dropped: Mutex::default(),
@@ -173,11 +175,6 @@ impl<'a> Shop<'a> {
             .compare_exchange(0, errno.raw_os_error(), Relaxed, Relaxed);
     }
 
-    /// Whether nothing further is to be put.
-    pub fn is_over(&self) -> bool {
-        self.control.is_cancelled() || self.stopped().is_some()
-    }
-
     /// Claim memory for content. False: there is no more.
     pub fn claim(&self, bytes: u64) -> bool {
         let fits = self.memory.fetch_add(bytes, Relaxed) + bytes <= MEMORY;
@@ -195,6 +192,16 @@ impl<'a> Shop<'a> {
     /// Bytes written into the target.
     pub fn written(&self) -> u64 {
         self.written.load(Relaxed)
+    }
+
+    /// Count an entry that left the target.
+    pub fn removed(&self) {
+        self.removed.fetch_add(1, Relaxed);
+    }
+
+    /// Entries that left the target.
+    pub fn all_removed(&self) -> usize {
+        self.removed.load(Relaxed)
     }
 
     /// Tell that an entry is kept aside.

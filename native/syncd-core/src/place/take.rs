@@ -1,6 +1,7 @@
 //! Take: read every source entry to be put, before the target is touched.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, SeekFrom};
 use rustix::io::{self, Errno};
@@ -9,13 +10,16 @@ use super::shop::{CREATE, Halt, Hand, Shop, new_name};
 use super::{End, crash};
 use crate::actions::{Action, Verb};
 use crate::control::Control;
-use crate::dirs::{read_link, retry, stat_at};
-use crate::entry::{Content, Digest, Kind, Meta, Side, Text, equal};
+use crate::dirs::{read_link, retry, stat_at, stat_fd};
+use crate::entry::{Content, Digest, Kind, Meta, Seen, Side, Text, equal};
 use crate::error::{means_absent, stops_slice};
 use crate::read::{CHUNK, Open, Unread, digest_of, each_chunk, hash, read_small};
 
 /// A file of at most this size is held in memory, may be created directly and written in place.
 pub const SMALL: u64 = 128 << 10;
+
+/// Between two reads of a file that somebody holds open for writing.
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// Blocks of zeros of this size are left out of files with holes.
 const BLOCK: usize = 4096;
@@ -31,8 +35,12 @@ pub struct Taken {
     pub link: Option<Box<Text>>,
     /// A file's content.
     pub load: Load,
-    /// The content is the baseline's after all, and so is the target's.
+    /// A directory that is a mount point.
+    pub mount: bool,
+    /// The target holds it already: only mode and time are written.
     pub same: bool,
+    /// Somebody holds the file open for writing: it is to be read once more.
+    pub held: bool,
 }
 
 /// Where content is.
@@ -51,32 +59,31 @@ const NOTHING: Taken = Taken {
     digest: None,
     link: None,
     load: Load::Nothing,
+    mount: false,
     same: false,
+    held: false,
 };
 
-/// Take what an action puts. None: the slice is over before it.
+/// Take the source's entry of an action, if it has one. None: the slice is over before it.
 pub fn take(action: &Action<'_>, hand: &mut Hand<'_>) -> Option<Result<Taken, End>> {
-    if !action.puts() {
-        let over =
-            hand.shop.control.is_cancelled() || hand.shop.stopped().is_some() && !action.removes();
-        return (!over).then_some(Ok(NOTHING));
-    }
-    if hand.shop.is_over() {
+    let shop = hand.shop;
+    if shop.control.is_cancelled() || shop.stopped().is_some() && !action.removes() {
         return None;
     }
-    let taken = match action.source_kind() {
-        Some(Kind::File) => take_file(action, hand),
-        Some(Kind::Link) => take_link(action, hand),
-        _ => take_dir(action, hand),
+    let (Some(source), false) = (action.item.source.as_deref(), action.removes()) else {
+        return Some(Ok(NOTHING));
     };
-    crash::pass("take");
+    let taken = match (source.kind, action.verb) {
+        (Kind::File, Verb::Put | Verb::Replace) => take_file(action, hand),
+        (Kind::Link, Verb::Put | Verb::Replace) => take_link(action, hand),
+        _ => take_as_seen(action, source, hand),
+    };
     match taken {
         Ok(taken) => {
-            hand.shop
-                .drop_bits(action.path, taken.meta.map_or(0, |meta| meta.print.mode));
+            crash::pass("take");
             Some(Ok(taken))
         }
-        Err(halt) => hand.shop.end(halt).map(Err),
+        Err(halt) => shop.end(halt).map(Err),
     }
 }
 
@@ -88,17 +95,25 @@ fn source_failed(errno: Errno) -> Halt {
     }
 }
 
-fn take_dir(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
+/// What is recorded, and directories, count as the scan saw them: a directory's time has to be that
+/// of its listing. Only whether the entry is still there is looked at.
+fn take_as_seen(action: &Action<'_>, source: &Seen, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
     let (dir, name) = hand.source.parent(action.path).map_err(source_failed)?;
-    let meta = stat_at(dir.as_fd(), name, false).map_err(source_failed)?;
-    if meta.is_dir() {
-        Ok(Taken {
-            meta: Some(meta),
-            ..NOTHING
-        })
-    } else {
-        Err(Halt::Vanished)
+    let mut meta = stat_at(dir.as_fd(), name, false).map_err(source_failed)?;
+    if meta.kind() != source.kind {
+        return Err(Halt::Vanished);
     }
+    meta.print = source.print;
+    let record = action.verb == Verb::Record;
+    let (digest, link) = (source.digest, source.link.clone());
+    Ok(Taken {
+        meta: Some(meta),
+        digest,
+        link,
+        mount: source.mount,
+        same: record,
+        ..NOTHING
+    })
 }
 
 fn take_link(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
@@ -114,9 +129,10 @@ fn take_link(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
         })?;
         // A link's text never changes, but another link may take its name.
         if stat_at(dir.as_fd(), name, false).is_ok_and(|after| after.print == meta.print) {
+            let link = Some(Text::new(&text));
             return Ok(Taken {
                 meta: Some(meta),
-                link: Some(Text::new(&text)),
+                link,
                 ..NOTHING
             });
         }
@@ -127,7 +143,8 @@ fn take_link(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
 fn take_file(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
     let shop = hand.shop;
     let (dir, name) = hand.source.parent(action.path).map_err(source_failed)?;
-    let file = Open::at(dir.as_fd(), name).map_err(unread)?;
+    let patient = shop.options.patient;
+    let file = Open::at(dir.as_fd(), name, patient).map_err(unread)?;
     let size = file.meta.print.size;
     let (load, digest) = if size <= SMALL && shop.claim(size) {
         let mut content = Vec::new();
@@ -145,8 +162,8 @@ fn take_file(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
         digest: Some(digest),
         ..NOTHING
     };
-    match file.close(again) {
-        Ok(meta) => taken.meta = Some(meta),
+    match file.close(patient, again) {
+        Ok((meta, held)) => (taken.meta, taken.held) = (Some(meta), held),
         Err(halt) => {
             shop.discard([&taken].into_iter());
             return Err(unread(halt));
@@ -162,6 +179,40 @@ fn take_file(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
         (taken.load, taken.same) = (Load::Nothing, true);
     }
     Ok(taken)
+}
+
+/// Read once more the files that somebody holds open, after one pause for all of them.
+pub fn take_held(
+    shop: &Shop<'_>,
+    slice: &[(usize, Action<'_>)],
+    taken: &mut [Option<Result<Taken, End>>],
+) {
+    let is_held =
+        |taken: &Option<Result<Taken, End>>| matches!(taken, Some(Ok(taken)) if taken.held);
+    if !taken.iter().any(is_held) {
+        return;
+    }
+    std::thread::sleep(PAUSE);
+    let mut hand = Hand::new(shop);
+    for ((_, action), place) in slice.iter().zip(taken) {
+        let Some(Ok(held)) = place else { continue };
+        if !held.held {
+            continue;
+        }
+        if let Err(halt) = is_as_taken(action, held, &mut hand) {
+            shop.discard([&*held].into_iter());
+            *place = shop.end(halt).map(Err);
+        }
+    }
+}
+
+fn is_as_taken(action: &Action<'_>, held: &Taken, hand: &mut Hand<'_>) -> Result<(), Halt> {
+    let (dir, name) = hand.source.parent(action.path).map_err(source_failed)?;
+    let file = Open::at(dir.as_fd(), name, true).map_err(unread)?;
+    let digest = hash(file.fd.as_fd(), &mut hand.buffer, hand.shop.control).map_err(unread)?;
+    let print = stat_fd(file.fd.as_fd()).map_err(source_failed)?.print;
+    let same = held.digest == Some(digest) && held.meta.is_some_and(|meta| meta.print == print);
+    if same { Ok(()) } else { Err(Halt::Busy) }
 }
 
 fn unread(unread: Unread) -> Halt {
