@@ -42,6 +42,8 @@ class WatchdogWatcher:
     limit of watches is met, its polling takes over.
     """
 
+    message: str | None = None
+
     def __init__(self, path: bytes, polling: bool = False) -> None:
         self.name = "watchdog-poll" if polling else "watchdog"
         self.bound = INTERVAL if polling else DELAY

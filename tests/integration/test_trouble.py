@@ -31,10 +31,13 @@ def fill(where: Path, directories: int = 10, files: int = 60, size: int = 100) -
         (folder / f"f{number}").write_bytes((b"%d " % number).ljust(size, b"."))
 
 
+OWN = (b".syncd",)  # staging inside a target that is a mount point
+
+
 def assert_flushed(watch: Watching) -> None:
     answer = watch.run("flush")
     assert answer.returncode == 0, answer.stderr
-    assert_equal(watch.source, watch.target)
+    assert_equal(watch.source, watch.target, leave_out=OWN)
 
 
 def assert_recovers(watch: Watching, limit: float = 40.0) -> None:
@@ -42,7 +45,9 @@ def assert_recovers(watch: Watching, limit: float = 40.0) -> None:
 
     def well() -> bool:
         status = watch.status()
-        return status["state"] == "in sync" and not status["problems"] and not differences(watch.source, watch.target)
+        return (
+            status["state"] == "in sync" and not status["problems"] and not differences(watch.source, watch.target, OWN)
+        )
 
     eventually(well, f"no recovery: {watch.status()['line']}", limit)
     assert_flushed(watch)
@@ -172,10 +177,7 @@ def test_a_full_target_is_freed(place: Place, tmp_path: Path) -> None:
         with watching(source, target, home) as watch:
             assert_flushed(watch)
             filler = small / "filler"
-            with open(filler, "wb") as file, pytest.raises(OSError, match="No space"):
-                while True:
-                    file.write(b"x" * 4096)
-                    file.flush()
+            fill_up(filler)
             before = read_tree(target)
             for number in range(30):
                 (source / f"big{number}").write_bytes(os.urandom(50_000))
@@ -193,6 +195,19 @@ def test_a_full_target_is_freed(place: Place, tmp_path: Path) -> None:
             filler.unlink()
             assert_recovers(watch, 60)
             assert leftovers(small, home) == []
+
+
+def fill_up(filler: Path) -> None:
+    """Write until the filesystem takes no more."""
+    fd = os.open(filler, os.O_WRONLY | os.O_CREAT)
+    try:
+        while os.write(fd, b"x" * 4096):
+            pass
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+    finally:
+        os.close(fd)
 
 
 def leftovers(*tops: Path) -> list[Path]:
@@ -255,7 +270,7 @@ def test_a_target_unmounted_and_back(place: Place, tmp_path: Path) -> None:
         target = tmp_path / "target"
         with mounted(target, "--bind", disk / "t"), watching(source, target, home) as watch:
             assert_flushed(watch)
-            unmount(target)
+            call("umount", "--lazy", target)  # its lock and its staging keep it busy
             (source / "a.txt").write_text("saved while it was away")
             assert_halts(watch, "another directory")
             assert list(target.iterdir()) == [], "nothing is written below the mount point"
@@ -449,7 +464,8 @@ def test_a_directory_that_this_user_may_not_read(place: Place) -> None:
     with watching(source, target, home, prefix=prefix) as watch:
         before = read_tree(target)
         (source / "d3" / "deep").chmod(0)
-        eventually(lambda: problems(watch) == {("d3/deep", errno.EACCES)}, f"no problem: {problems(watch)}")
+        (source / "d3" / "deep" / "f3").write_text("written by somebody who may")
+        eventually(lambda: {number for _, number in problems(watch)} == {errno.EACCES}, "no problem")
         assert watch.flush() == 3
         now = read_tree(target)
         assert before.keys() == now.keys()
