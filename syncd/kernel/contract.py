@@ -19,7 +19,7 @@ What holds for all of it
     * A call may block on the disk. It looks at `control.cancelled` between files and every
       8 MiB, and returns what it has so far. The native body holds no interpreter lock.
     * Handles (`Root`, `Rules`, `Tree`, `Diff`, `Actions`, `Outcomes`) belong to the kernel that made them, are
-      used by one thread at a time (`Control` by any), and are not compared or hashed.
+      used by one thread at a time (`Control` and `Rules` by any), and are not compared or hashed.
 """
 
 from __future__ import annotations

@@ -39,28 +39,21 @@ class Event(NamedTuple):
 
 
 def load_package() -> Any:
-    """The package pyinotify. Raises UsageError if it is not installed."""
-    try:
-        try:
-            import pyinotify
-        except ModuleNotFoundError as error:
-            if error.name != "asyncore":
-                raise
-            pyinotify = _import_without_asyncore()
-    except ImportError as error:
-        raise UsageError(f"the watcher pyinotify needs the package pyinotify: {error}") from error
-    return pyinotify
+    """The package pyinotify. Raises UsageError if it is not installed.
 
-
-def _import_without_asyncore() -> Any:
-    """Python 3.12 dropped asyncore. Only a class of the package that nobody here uses derives from it."""
+    It imports asyncore, which Python 3.12 dropped and 3.11 warns of, for a class that nobody here uses.
+    So a stand-in takes its place for the moment of the import, unless somebody has loaded the real one.
+    """
     stand_in = types.ModuleType("asyncore")
     stand_in.file_dispatcher = type("file_dispatcher", (), {})  # type: ignore[attr-defined]
-    sys.modules["asyncore"] = stand_in
+    with_stand_in = sys.modules.setdefault("asyncore", stand_in) is stand_in
     try:
         import pyinotify
+    except ImportError as error:
+        raise UsageError(f"the watcher pyinotify needs the package pyinotify: {error}") from error
     finally:
-        del sys.modules["asyncore"]
+        if with_stand_in:
+            del sys.modules["asyncore"]
     return pyinotify
 
 

@@ -6,8 +6,13 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Sequence
+from enum import Enum
+from typing import TypeAlias
+from weakref import WeakSet
 
 from watchdog.events import (
     EVENT_TYPE_CLOSED_NO_WRITE,
@@ -16,7 +21,7 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+from watchdog.observers.api import BaseObserver, EventDispatcher
 from watchdog.observers.polling import PollingObserverVFS
 
 from syncd.kernel.contract import Root, Rules
@@ -27,11 +32,24 @@ from syncd.watchers.base import Coverage
 from syncd.watchers.walk import walk
 from syncd.watchers.words import Inbox, Words
 
+# It says so when it meets a new directory twice, which is how it makes sure.
+warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+
 LOGGER = logging.getLogger("watchdog.observers")
 DELAY = 1.0  # the package keeps back the first half of a move for half a second
 INTERVAL = 1.0
 
-_LOST = None  # stands in the inbox for "the package lost track"
+_INOTIFY = sys.platform == "linux"
+
+
+class _Loss(Enum):
+    """Stands in the inbox among events."""
+
+    TRACK = "the package lost events"
+    THREAD = "one of its threads ended by an error"
+
+
+Item: TypeAlias = FileSystemEvent | _Loss
 
 
 class WatchdogWatcher:
@@ -39,7 +57,7 @@ class WatchdogWatcher:
 
     It watches excluded directories too; their words are left out. `drain` cannot know that everything has
     arrived, so it always asks for a rescan. On Linux an umount of the source gives no word, and where the
-    limit of watches is met, its polling takes over.
+    limit of watches is met or a thread of the package fails, its polling takes over.
     """
 
     message: str | None = None
@@ -49,7 +67,7 @@ class WatchdogWatcher:
         self.bound = INTERVAL if polling else DELAY
         self._path = path
         self._polling = polling
-        self._inbox: Inbox[FileSystemEvent | None] = Inbox()
+        self._inbox: Inbox[Item] = Inbox()
         self.fd = self._inbox.fd
         self._observer: BaseObserver | None = None
         self._real = b""
@@ -58,6 +76,7 @@ class WatchdogWatcher:
         self._handler = _Handler(self._inbox.put)
         self._log = _Overflows(self._inbox.put)
         LOGGER.addHandler(self._log)
+        _watchers.add(self)
 
     def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
         """See the protocol. The watch is recursive: only the first call and those for everything set it."""
@@ -82,8 +101,10 @@ class WatchdogWatcher:
         words.rescan = lost
         made: list[bytes] = []
         for event in events:
-            if event is _LOST:
+            if isinstance(event, _Loss):
                 words.rescan = True
+                if event is _Loss.THREAD and not self._polling:
+                    self._poll_from_now()
             else:
                 self._hear(words, made, event)
         if made and not words.rescan:
@@ -102,6 +123,7 @@ class WatchdogWatcher:
 
     def close(self) -> None:
         """See the protocol."""
+        _watchers.discard(self)
         LOGGER.removeHandler(self._log)
         self._stop()
         self._inbox.close()
@@ -130,14 +152,18 @@ class WatchdogWatcher:
 
     def _stop(self) -> None:
         observer, self._observer = self._observer, None
-        if observer is not None:
+        if observer is None:
+            return
+        try:
             observer.stop()
-            if observer.is_alive():
-                observer.join()
+        except KeyError:  # its notes are wrong after two directories were exchanged; one thread stays blocked
+            observer.event_queue.put_nowait(EventDispatcher.stop_event)
+        if observer.is_alive():
+            observer.join()
 
     def _has_room(self) -> bool:
         """Whether another watch is to be had. The package passes over directories that get none."""
-        if self._observer is None or not self._observer.is_alive() or sys.platform != "linux":
+        if self._observer is None or not self._observer.is_alive() or not _INOTIFY:
             return self._observer is not None
         try:
             self._observer.unschedule(self._observer.schedule(FileSystemEventHandler(), "/proc", recursive=False))
@@ -145,7 +171,12 @@ class WatchdogWatcher:
             return False
         return True
 
+    def thread_failed(self) -> None:
+        """A thread of the package ended: what it should have told is lost. Any thread."""
+        self._inbox.put(_Loss.THREAD)
+
     def _poll_from_now(self) -> None:
+        """The next `cover` starts the package's polling in the place of its events."""
         self._polling = True
         self.name = "watchdog-poll"
 
@@ -169,6 +200,9 @@ class WatchdogWatcher:
                 words.say(new, ready=True, deep=is_dir)
             if old is not None and new is not None:
                 words.moved(old, new)
+            # The package loses directories that are renamed while it is still setting watches in them, and
+            # takes two that were exchanged for one: its watches are set anew.
+            words.rescan = words.rescan or (is_dir and _INOTIFY and not self._polling)
         elif old is not None and not (is_dir and event.event_type == "modified"):  # that tells of names: they are told
             anew = is_dir and event.event_type in ("created", "deleted")
             words.say(old, ready=event.event_type == "closed", deep=anew, removed=event.event_type == "deleted")
@@ -211,7 +245,7 @@ class WatchdogWatcher:
 class _Handler(FileSystemEventHandler):
     """Hands events over; called in the package's thread."""
 
-    def __init__(self, put: Callable[[FileSystemEvent | None], None]) -> None:
+    def __init__(self, put: Callable[[Item], None]) -> None:
         self._put = put
 
     def on_any_event(self, event: FileSystemEvent) -> None:
@@ -221,9 +255,23 @@ class _Handler(FileSystemEventHandler):
 class _Overflows(logging.Handler):
     """The package tells of lost events only in its log."""
 
-    def __init__(self, put: Callable[[FileSystemEvent | None], None]) -> None:
+    def __init__(self, put: Callable[[Item], None]) -> None:
         super().__init__(logging.WARNING)
         self._put = put
 
     def emit(self, _record: logging.LogRecord) -> None:
-        self._put(_LOST)
+        self._put(_Loss.TRACK)
+
+
+_watchers: WeakSet[WatchdogWatcher] = WeakSet()
+_before = threading.excepthook
+
+
+def _note_failure(failure: threading.ExceptHookArgs, /) -> None:
+    if type(failure.thread).__module__.startswith("watchdog."):
+        for watcher in list(_watchers):
+            watcher.thread_failed()
+    _before(failure)
+
+
+threading.excepthook = _note_failure

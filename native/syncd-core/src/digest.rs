@@ -237,6 +237,7 @@ pub fn hash_many(
     paths: &[Box<[u8]>],
     control: &Control,
 ) -> Vec<Result<Digest, Errno>> {
+    #[allow(clippy::borrowed_box)] // it is what a slice of them lends
     let hash = |path: &Box<[u8]>, (reached, buffer): &mut (Reached<'_>, Vec<u8>)| {
         if control.is_cancelled() {
             return Err(Unread::Cancelled);

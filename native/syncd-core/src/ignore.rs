@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -54,8 +55,9 @@ pub struct Ignore {
     nested: Vec<Vec<u8>>,
     overlays: BTreeSet<Vec<u8>>,
     learnt: RwLock<HashMap<Vec<u8>, Found>>,
+    entered: RwLock<HashSet<u64>>, // hashes of directories
+    hasher: RandomState,
     lessons: AtomicU64, // counts what was learnt: older chains are stale
-    entered: RwLock<HashSet<Box<[u8]>>>, // only where rule files are looked for
 }
 
 /// The rule files of one directory, one place for each of `Ignore::nested`.
@@ -97,8 +99,9 @@ impl Ignore {
             nested,
             overlays,
             learnt: RwLock::default(),
-            lessons: AtomicU64::new(0),
             entered: RwLock::default(),
+            hasher: RandomState::new(),
+            lessons: AtomicU64::new(0),
         }
     }
 
@@ -196,9 +199,6 @@ impl Excluder for Ignore {
     /// The first reading of a rule file holds. One that cannot be read, is larger than 1 MiB or is no
     /// regular file has no rules.
     fn enter(&self, dir: &[u8], dirfd: BorrowedFd<'_>, names: &[&[u8]]) {
-        if self.nested.is_empty() {
-            return;
-        }
         for (place, name) in self.nested.iter().enumerate() {
             if !names.contains(&&**name) || self.knows(dir, place) {
                 continue;
@@ -217,13 +217,15 @@ impl Excluder for Ignore {
                 Sheet::new(dir, Place::Nested(path), parse(&text, 0).collect()),
             );
         }
-        let mut entered = self.entered.write().unwrap_or_else(PoisonError::into_inner);
-        entered.insert(dir.into());
+        if !self.nested.is_empty() {
+            let mut entered = self.entered.write().unwrap_or_else(PoisonError::into_inner);
+            entered.insert(self.hasher.hash_one(dir));
+        }
     }
 
     fn entered(&self, dir: &[u8]) -> bool {
         let entered = self.entered.read().unwrap_or_else(PoisonError::into_inner);
-        self.nested.is_empty() || entered.contains(dir)
+        self.nested.is_empty() || entered.contains(&self.hasher.hash_one(dir))
     }
 
     fn excluded_child(&self, path: &[u8], is_dir: bool) -> bool {

@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The kind and body of the next frame. None at the end of the file.
-    pub fn next(&mut self) -> Step<Option<(u8, &[u8])>> {
+    pub fn frame(&mut self) -> Step<Option<(u8, &[u8])>> {
         if self.offset >= self.size {
             return Ok(Ok(None));
         }

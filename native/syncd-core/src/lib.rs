@@ -27,3 +27,4 @@ pub mod sys;
 mod testing;
 pub mod tree;
 pub mod walk;
+pub mod watch;

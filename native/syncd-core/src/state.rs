@@ -54,7 +54,7 @@ fn checkpoint(mut reader: Reader<'_>, loaded: &mut Loaded) -> Step<()> {
     }
     let (mut count, mut ended) = (0u64, false);
     loop {
-        let (kind, body) = match reader.next()? {
+        let (kind, body) = match reader.frame()? {
             Ok(None) => return Ok(if ended { Ok(()) } else { Err(Bad) }),
             Ok(Some(_)) if ended => return Ok(Err(Bad)),
             Ok(Some(frame)) => frame,
@@ -85,7 +85,7 @@ fn journal(mut reader: Reader<'_>, loaded: &mut Loaded) -> Step<()> {
         return Ok(Err(Bad));
     }
     loop {
-        let (kind, body) = match reader.next()? {
+        let (kind, body) = match reader.frame()? {
             Ok(None) => return Ok(Ok(())),
             Ok(Some(frame)) => frame,
             Err(Bad) => return Ok(Err(Bad)),

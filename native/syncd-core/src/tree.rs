@@ -136,8 +136,7 @@ impl Tree {
         if self.is_unknown(path) || other.is_unknown(path) {
             return;
         }
-        let mut names = crate::merge::Merge2::new(mine, theirs);
-        while let Some((name, mine, theirs)) = names.next() {
+        for (name, mine, theirs) in crate::merge::Merge2::new(mine, theirs) {
             path::push(path, name);
             let prints = [mine, theirs].map(|kid| {
                 kid.and_then(|kid| kid.value.as_ref())

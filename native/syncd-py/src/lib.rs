@@ -8,11 +8,13 @@
 use pyo3::prelude::*;
 
 mod convert;
+mod fds;
 mod handles;
 mod kernel;
 mod place;
 mod rules;
 mod tree;
+mod watch;
 
 /// The version of the face that `syncd/kernel/choose.py` expects.
 const ABI: u32 = 1;
@@ -37,6 +39,7 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<handles::Control>()?;
     module.add_class::<handles::Root>()?;
     module.add_class::<rules::Rules>()?;
+    module.add_class::<watch::Watcher>()?;
     module.add_class::<tree::Tree>()?;
     module.add_class::<tree::Base>()?;
     module.add_class::<place::Diff>()?;

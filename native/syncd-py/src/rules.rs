@@ -1,9 +1,7 @@
 //! Compiled rules as Python sees them.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -11,6 +9,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString, PyType};
 use syncd_core::exclude::Excluder;
 use syncd_core::ignore::{Ignore, Origin, Verdict};
+
+use crate::fds;
 
 /// Compiled rules of one source.
 #[pyclass(frozen, module = "syncd._native")]
@@ -100,16 +100,13 @@ impl Rules {
     ) -> PyResult<()> {
         let names = names.try_iter()?.map(|name| name?.extract());
         let names = names.collect::<PyResult<Vec<Vec<u8>>>>()?;
-        py.detach(|| {
-            // Opened anew, because a number alone cannot vouch that it stays open meanwhile.
-            let dir = File::options()
-                .read(true)
-                .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-                .open(format!("/proc/self/fd/{dir_fd}"))?;
+        let done = py.detach(|| {
+            let dir = fds::directory(dir_fd)?;
             let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
             self.inner.enter(directory, dir.as_fd(), &names);
             Ok(())
-        })
+        });
+        done.map_err(|error| fds::raised(py, &error))
     }
 }
 

@@ -74,7 +74,10 @@ class PureRules:
         self._last = [RuleFile(source.name, b"", source.text) for source in reversed(last)]
         self._nested = [(name, dict[bytes, RuleFile]()) for name in nested]
         self._overlays = frozenset(overlays)
-        self._chain: tuple[bytes, list[RuleFile]] | None = None
+        # What was worked out last, with the number of rule files known before that: the thread of a
+        # polling watcher teaches and asks beside the engine's.
+        self._chain: tuple[bytes, int, list[RuleFile]] = (b"", -1, [])
+        self._known = 0
 
     def excluded(self, path: bytes, is_dir: bool) -> bool:
         """Whether `path` is ignored or an overlay, or lies below one. Judged top-down, as git does."""
@@ -114,13 +117,14 @@ class PureRules:
                 if text is not None:
                     path = directory + b"/" + name if directory else name
                     learnt[directory] = RuleFile(path.decode("utf-8", "backslashreplace"), directory, text)
-                    self._chain = None
+                    self._known += 1
 
     def _deciding(self, path: bytes, is_dir: bool) -> tuple[RuleFile, Pattern] | None:
         directory = parent(path)
-        if self._chain is None or self._chain[0] != directory:
-            self._chain = directory, self._files(directory)
-        for file in self._chain[1]:
+        chain, known = self._chain, self._known
+        if chain[:2] != (directory, known):
+            chain = self._chain = directory, known, self._files(directory)
+        for file in chain[2]:
             pattern = file.last_match(path, is_dir)
             if pattern:
                 return file, pattern

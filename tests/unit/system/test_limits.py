@@ -6,18 +6,28 @@ from syncd.system import limits
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "FOLDER", tmp_path)
+def sysctl(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "SYSCTL", tmp_path)
+    (tmp_path / "fs/inotify").mkdir(parents=True)
+    (tmp_path / "user").mkdir()
     for name, value in (("max_user_watches", 8192), ("max_user_instances", 128), ("max_queued_events", 16384)):
-        (tmp_path / name).write_text(f"{value}\n")
+        (tmp_path / "fs/inotify" / name).write_text(f"{value}\n")
     return tmp_path
 
 
-def test_the_limits_are_read(folder):
+def test_the_limits_are_read(sysctl):
     assert limits.limits() == (8192, 128, 16384)
-    (folder / "max_queued_events").unlink()
+    (sysctl / "fs/inotify/max_queued_events").unlink()
     assert limits.limits() is None
     assert limits.shortage(10**9) is None
+
+
+def test_the_limits_of_a_namespace_may_be_lower(sysctl):
+    (sysctl / "user/max_inotify_watches").write_text("20\n")
+    (sysctl / "user/max_inotify_instances").write_text("1000\n")
+    assert limits.limits() == (20, 128, 16384)
+    assert "sudo sysctl user.max_inotify_watches=524288" in limits.shortage(30)
+    assert "fs.inotify.max_user_instances=1024" in limits.shortage(30, errno.EMFILE)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +40,7 @@ def test_the_limits_are_read(folder):
         (100, errno.EMFILE, ("128 ", "sudo sysctl fs.inotify.max_user_instances=1024")),
     ],
 )
-def test_what_a_shortage_says(folder, needed, refused, words):
+def test_what_a_shortage_says(sysctl, needed, refused, words):
     text = limits.shortage(needed, refused)
     assert (text is None) == (words is None)
     for word in words or ():

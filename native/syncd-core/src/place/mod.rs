@@ -115,10 +115,16 @@ pub struct Outcomes {
     /// One for each that failed.
     pub troubles: Vec<Trouble>,
     /// What was set aside: the path, and where it is kept below staging.
-    pub aside: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub aside: Vec<Kept>,
     /// setuid and setgid bits that were not mirrored.
-    pub dropped: Vec<(Box<[u8]>, u32)>,
+    pub dropped: Vec<Dropped>,
 }
+
+/// A path, and where what stood there is kept below staging.
+pub type Kept = (Box<[u8]>, Box<[u8]>);
+
+/// A path, and the mode bits that were not mirrored.
+pub type Dropped = (Box<[u8]>, u32);
 
 /// How one action ended, with what the baseline learns.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_O
 use rustix::io::Errno;
 
 use super::take::{Load, Taken};
-use super::{End, Options};
+use super::{Dropped, End, Kept, Options};
 use crate::actions::Actions;
 use crate::base::Base;
 use crate::control::Control;
@@ -111,8 +111,8 @@ pub struct Shop<'a> {
     written: AtomicU64,
     removed: AtomicUsize,
     stop: AtomicI32,
-    kept: Mutex<Vec<(Box<[u8]>, Box<[u8]>)>>,
-    dropped: Mutex<Vec<(Box<[u8]>, u32)>>,
+    kept: Mutex<Vec<Kept>>,
+    dropped: Mutex<Vec<Dropped>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -217,8 +217,7 @@ impl<'a> Shop<'a> {
     }
 
     /// What was set aside and which bits were dropped, in order of paths.
-    #[allow(clippy::type_complexity)]
-    pub fn kept_and_dropped(&self) -> (Vec<(Box<[u8]>, Box<[u8]>)>, Vec<(Box<[u8]>, u32)>) {
+    pub fn kept_and_dropped(&self) -> (Vec<Kept>, Vec<Dropped>) {
         let mut kept = std::mem::take(&mut *lock(&self.kept));
         let mut dropped = std::mem::take(&mut *lock(&self.dropped));
         kept.sort_by(|a, b| path::order(&a.0, &b.0));

@@ -1,0 +1,114 @@
+//! The watcher as Python sees it.
+
+use std::os::fd::AsFd;
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyFrozenSet, PyTuple, PyType};
+use syncd_core::watch;
+
+use crate::fds;
+use crate::rules::Rules;
+
+/// Watches one source with inotify. See `syncd/watchers/native.py`.
+#[pyclass(frozen, module = "syncd._native")]
+pub struct Watcher {
+    inner: watch::Watcher,
+}
+
+#[pymethods]
+impl Watcher {
+    #[new]
+    fn new(py: Python<'_>, source: &[u8]) -> PyResult<Self> {
+        let inner = watch::Watcher::new(source).map_err(|error| fds::raised(py, &error))?;
+        Ok(Self { inner })
+    }
+
+    /// Readable while `read` has something to say; -1 when closed.
+    #[getter]
+    fn fd(&self) -> i32 {
+        self.inner.fd()
+    }
+
+    /// Watch directories below `root`, an open descriptor. The fields of a `Coverage`.
+    fn cover<'py>(
+        &self,
+        py: Python<'py>,
+        root: i32,
+        rules: &Rules,
+        paths: Option<Vec<Vec<u8>>>,
+    ) -> PyResult<(usize, Bound<'py, PyTuple>, i32)> {
+        let rules = rules.excluder();
+        let coverage = py.detach(|| -> std::io::Result<_> {
+            let root = fds::directory(root)?;
+            Ok(self.inner.cover(root.as_fd(), rules, paths.as_deref())?)
+        });
+        let coverage = coverage.map_err(|error| fds::raised(py, &error))?;
+        let refused = coverage.refused.iter().map(|path| PyBytes::new(py, path));
+        let refused = PyTuple::new(py, refused.collect::<Vec<_>>())?;
+        Ok((coverage.watched, refused, coverage.errno))
+    }
+
+    /// Watch one directory for these names only.
+    fn watch_locks(
+        &self,
+        py: Python<'_>,
+        root: i32,
+        directory: &[u8],
+        names: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let names = names.try_iter()?.map(|name| name?.extract());
+        let names = names.collect::<PyResult<_>>()?;
+        let done = py.detach(|| {
+            let root = fds::directory(root)?;
+            self.inner.watch_locks(root.as_fd(), directory, names);
+            Ok(())
+        });
+        done.map_err(|error| fds::raised(py, &error))
+    }
+
+    /// All words since the last read: a `Hints`. Never blocks.
+    fn read<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        hints(py, self.inner.read())
+    }
+
+    /// Like `read`, and everything that happened before the call is in it.
+    fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let words = py.detach(|| self.inner.drain());
+        hints(py, words)
+    }
+
+    /// Let go of everything. Twice is harmless.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.inner.close());
+    }
+}
+
+fn hints(py: Python<'_>, hints: watch::Hints) -> PyResult<Bound<'_, PyAny>> {
+    static HINTS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = HINTS.import(py, "syncd.model.change", "Hints")?;
+    let (mut ready, mut waiting) = (Vec::new(), Vec::new());
+    let (mut deep, mut removed) = (Vec::new(), Vec::new());
+    for (path, word) in &hints.words {
+        let path = PyBytes::new(py, path);
+        if word.deep {
+            deep.push(path.clone());
+        }
+        if word.removed {
+            removed.push(path.clone());
+        }
+        if word.ready { &mut ready } else { &mut waiting }.push(path);
+    }
+    let pair =
+        |(old, new): &watch::Move| PyTuple::new(py, [PyBytes::new(py, old), PyBytes::new(py, new)]);
+    let moves = hints.moves.iter().map(pair).collect::<PyResult<Vec<_>>>()?;
+    class.call1((
+        PyFrozenSet::new(py, ready)?,
+        PyFrozenSet::new(py, waiting)?,
+        PyFrozenSet::new(py, deep)?,
+        PyFrozenSet::new(py, removed)?,
+        PyTuple::new(py, moves)?,
+        hints.locks,
+        hints.rescan,
+    ))
+}

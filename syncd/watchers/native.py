@@ -1,0 +1,42 @@
+"""The watcher of Linux: inotify, with a thread in the native kernel that empties the system's queue."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from syncd._native import Watcher
+from syncd.kernel.contract import Root, Rules
+from syncd.model.change import Hints
+from syncd.watchers.base import Coverage
+
+
+class NativeWatcher:
+    """See the protocol. Raises OSError (EMFILE) when the system gives no queue. `rules` must be native ones.
+
+    A directory that can be reached under two names (a mount of a part of the source) has one watch:
+    its second name is refused (EEXIST). Directories below one that was refused are named one by one.
+    """
+
+    name = "inotify"
+    bound = 0.0
+
+    def __init__(self, path: bytes) -> None:
+        self._native = Watcher(path)
+        self.fd: int = self._native.fd
+        self.read = self._native.read  # nothing stands between the caller and the words
+
+    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
+        """See the protocol."""
+        return Coverage(*self._native.cover(root.fd, rules, paths))
+
+    def watch_locks(self, root: Root, directory: bytes, names: Collection[bytes]) -> None:
+        """See the protocol."""
+        self._native.watch_locks(root.fd, directory, names)
+
+    def drain(self) -> Hints:
+        """See the protocol."""
+        return self._native.drain()
+
+    def close(self) -> None:
+        """See the protocol."""
+        self._native.close()
