@@ -19,6 +19,7 @@ class NativeWatcher:
 
     name = "inotify"
     bound = 0.0
+    message: str | None = None
 
     def __init__(self, path: bytes) -> None:
         self._native = Watcher(path)

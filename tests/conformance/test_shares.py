@@ -135,5 +135,3 @@ def test_a_fault_of_one_file(kernel, places):
         assert (mount / "d/f").read_bytes() == b"before"
         (mount / "d/made").write_bytes(b"through")
         assert (behind / "d/made").read_bytes() == b"through"
-
-
