@@ -76,7 +76,7 @@ test: $(VENV)/.installed ## the whole suite: native and pure kernel, uvloop and 
 	else echo "*** SKIPPED: cargo test ***" >&2; fi
 
 demo: $(VENV)/.installed ## mirror a real tree, edit it while you watch, print the lag of each edit
-	@$(BIN)/python bench/demo.py
+	@$(BIN)/python -m bench.demo
 
 bench-quick: $(VENV)/.installed ## the speed table in at most 5 minutes
 	@$(BIN)/python -m bench.run --quick

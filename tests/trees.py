@@ -41,6 +41,10 @@ class File:
     mode: int = 0o644
     mtime_ns: int | None = None
 
+    def __repr__(self) -> str:
+        shown = self.data if len(self.data) < 20 else f"{len(self.data)} bytes"
+        return f"File({shown!r}, {self.mode:#o}, {self.mtime_ns})"
+
 
 @dataclass(frozen=True)
 class Dir:

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -45,7 +44,7 @@ def run(
     verbose: bool = False,
 ) -> None:
     """Run a pair until it is done or stopped. Raises SyncdError; at the end nothing is held any more."""
-    settings = resolve(source, target, replace(settings, watcher=watcher), create=not dry_run)
+    settings = resolve(source, target, settings._replace(watcher=watcher), create=not dry_run)
     if dry_run:
         from syncd.cli.diff_cmd import show_diff
 

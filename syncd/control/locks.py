@@ -7,8 +7,7 @@ from syncd.engine.vcs import control_directories
 from syncd.kernel.contract import Root
 from syncd.model.entry import Entry
 from syncd.model.path import display
-
-PATIENCE = 10.0  # seconds after which a lock was left behind by somebody
+from syncd.model.report import Halt
 
 
 class LockWatch:
@@ -16,6 +15,7 @@ class LockWatch:
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
+        self._patience = pair.settings.timing.left_behind
         self._first: dict[tuple[bytes, int], float] = {}  # (path, inode) -> first seen
         self.held_by = ""
         self.due: float | None = None
@@ -24,14 +24,14 @@ class LockWatch:
         """Whether a lock holds at time `now`. Blocks on the disk."""
         seen: dict[tuple[bytes, int], float] = {}
         with self._pair.roots() as roots:
-            if isinstance(roots, tuple):
+            if not isinstance(roots, Halt):
                 seen = self._present(roots[0], now)
         self._first = seen
-        young = {key: first for key, first in seen.items() if now - first < PATIENCE}
+        young = {key: first for key, first in seen.items() if now - first < self._patience}
         named = [display(path) for path, _ in young]
         named += [f"{display(path)} (left behind; it no longer counts)" for path, _ in seen.keys() - young.keys()]
         self.held_by = ", ".join(sorted(named))
-        self.due = min(young.values()) + PATIENCE if young else None
+        self.due = min(young.values()) + self._patience if young else None
         return bool(young)
 
     def _present(self, root: Root, now: float) -> dict[tuple[bytes, int], float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from syncd.engine.baseline import Baseline
@@ -18,6 +18,7 @@ from syncd.kernel.contract import Intent, Kernel
 from syncd.model.change import Batch
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
 from syncd.model.path import display, is_within
+from syncd.model.report import Halt
 from syncd.model.settings import Settings
 from syncd.system.boot import boot_id
 from syncd.system.dirs import make_pair_dir, state_home
@@ -72,7 +73,7 @@ def resolve(source: bytes, target: bytes, settings: Settings, *, create: bool = 
             os.mkdir(real_target)
         except OSError as error:
             raise UsageError(f"TARGET {display(target)} cannot be made: {error.strerror}") from None
-    return replace(settings, source=real_source, target=real_target)
+    return settings._replace(source=real_source, target=real_target)
 
 
 def _check_nesting(source: bytes, target: bytes, settings: Settings) -> None:
@@ -165,7 +166,7 @@ def _without_own(settings: Settings) -> Settings:
     home = os.fsencode(os.path.realpath(state_home()))
     if not is_within(home, settings.source):
         return settings
-    return replace(settings, overlays=(*settings.overlays, os.path.relpath(home, settings.source)))
+    return settings._replace(overlays=(*settings.overlays, os.path.relpath(home, settings.source)))
 
 
 def _run(target: bytes) -> dict[str, object]:
@@ -202,7 +203,7 @@ def _finish_intents(pair: Pair, notes: list[str]) -> None:
     intents = {intent.path: intent for intent in baseline.intents}
     doubtful = []
     with pair.roots() as roots:
-        if not isinstance(roots, tuple):
+        if isinstance(roots, Halt):
             return  # the first cycle says why; the intents stay open in the journal
         finish_move(kernel, roots, baseline)
         paths = list(intents)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from syncd.engine.baseline import Baseline
 from syncd.engine.ignore import compile_rules
@@ -21,8 +21,7 @@ from syncd.model.plan import Plan
 from syncd.model.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """Both sides as they stood a moment ago, and what a cycle would do about it."""
 
     sight: Sight

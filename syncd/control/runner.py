@@ -13,8 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from syncd.control.locks import LockWatch
 from syncd.control.status import State, Status
@@ -28,18 +27,17 @@ from syncd.errors import SyncdError
 from syncd.model.change import Batch, Hints
 from syncd.model.path import any_above
 from syncd.model.report import CycleReport, Halt, Problem
-from syncd.system.mounts import mounts_below, open_changes
+from syncd.system.mounts import Mount, mount_of, mounts_below, open_changes
 
 REMEMBERED = 256  # paths whose last hint and write `explain` can tell
 LAGS = 1000  # lags kept for the percentiles
 BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
-FULL_FIRST, FULL_MOST = 1.0, 30.0  # seconds between tries on a full target
+RETRY_FIRST, RETRY_MOST = 1.0, 30.0  # seconds between tries on a full target, a root or a place that fails
 
 EVERYTHING = Batch(everything=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Flushed:
+class Flushed(NamedTuple):
     """The answer to a flush: what is not in the target although it was there before the call."""
 
     missing: tuple[bytes, ...] = ()
@@ -66,7 +64,8 @@ class Runner:
         self._settle = Settle(pair.settings.timing)
         self._locks = LockWatch(pair)
         self._busy: dict[bytes, tuple[float, float]] = {}  # path -> due, delay
-        self._retry: tuple[float, float] | None = None  # a full target: due, delay
+        self._retry: tuple[float, float] | None = None  # a full target, a missing root: due, delay
+        self._troubled: tuple[float, float] | None = None  # places that could not be read or written: due, delay
         self._again: frozenset[bytes] = frozenset()
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -116,7 +115,7 @@ class Runner:
         mounts = -1
         try:
             mounts = open_changes()
-            self._below = mounts_below(self.pair.settings.source)
+            self._mounts = self._mounts_that_matter()
             self._full_cycle(EVERYTHING)
             self.started.set()
             if self.once:
@@ -151,7 +150,7 @@ class Runner:
                     self._then()
 
     def _due(self) -> float | None:
-        times = [self._settle.due(), self._retry[0] if self._retry else None]
+        times = [self._settle.due(), *(retry[0] for retry in (self._retry, self._troubled) if retry)]
         times += [due for due, _ in self._busy.values()]
         times.append(self.pair.second_look_due)
         times.append(self._locks.due)
@@ -173,7 +172,7 @@ class Runner:
         if not hints.moves:
             return hints
         new = frozenset(new for _, new in candidates(self.pair.baseline.base, hints.moves))
-        return replace(hints, ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
+        return hints._replace(ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
 
     def _look_at_locks(self, now: float) -> None:
         self._settle.hold(self._locks.look(now), now)
@@ -199,20 +198,29 @@ class Runner:
         if self._again:
             again, self._again = self._again, frozenset()
             return Batch(again)
-        if absent := self.pair.overdue(now):
-            return Batch(absent)
+        if doubted := self.pair.overdue(now):
+            return Batch(doubted)
         late = frozenset(path for path, (due, _) in self._busy.items() if now >= due)
-        return Batch(late) if late else None
+        if late:
+            return Batch(late)
+        if self._troubled and now >= self._troubled[0]:
+            places = self._troubled_places()
+            return Batch(places, deep=places)
+        return None
+
+    def _troubled_places(self) -> frozenset[bytes]:
+        """Where something could not be read or written. No event may tell when that is over."""
+        return frozenset(problem.path for problem in self.status.problems if problem.path and problem.op != "busy")
 
     def _cycle(self, batch: Batch) -> CycleReport:
         if self.status.halt is not None or self._retry is not None:
-            batch = replace(batch, everything=True)
+            batch = batch._replace(everything=True)
         if batch.everything or names_rule_file(batch.paths, self.pair.settings):
-            return self._full_cycle(replace(batch, everything=True))
+            return self._full_cycle(batch._replace(everything=True))
         patient = bool(self._busy) and batch.paths <= self._busy.keys()
         done = cycle(self.pair, batch, patient=patient, announce=self.announce)
         if done.halt is not None:  # judged again as a whole, so that its id names every removal
-            return self._full_cycle(replace(batch, everything=True))
+            return self._full_cycle(batch._replace(everything=True))
         return self._after(done, batch)
 
     def _full_cycle(self, batch: Batch) -> CycleReport:
@@ -220,7 +228,7 @@ class Runner:
         self._show(state=State.STARTING if self.status.cycles == 0 else State.APPLYING)
         self.pair.recompile()
         with self.pair.roots() as roots:
-            if isinstance(roots, tuple):
+            if not isinstance(roots, Halt):
                 self.watch.cover(roots[0], self.pair.rules)
         self._look_at_locks(time.monotonic())
         return self._after(cycle(self.pair, batch, announce=self.announce), batch)
@@ -236,12 +244,16 @@ class Runner:
         self._again = done.again if batch.everything else (self._again - batch.paths) | done.again
         if done.put or done.removed:
             _remember(self._written, batch.paths)
-        if done.stopped:
-            delay = min(self._retry[1] * 2, FULL_MOST) if self._retry else FULL_FIRST
-            self._retry = (now + delay, delay)
-        else:
-            self._retry = None
+        # A halt that names removals ends by a change or by a person; another one, when a root is there again.
+        self._retry = _later(self._retry, now) if done.stopped or (done.halt and not done.halt.id) else None
+        before = self._troubled_places()
         self._tell(done, batch)
+        if not (troubled := self._troubled_places()):
+            self._troubled = None
+        elif self._troubled is None or not troubled <= before:
+            self._troubled = _later(None, now)
+        elif now >= self._troubled[0]:
+            self._troubled = _later(self._troubled, now)
         return done
 
     def _tell(self, done: CycleReport, batch: Batch) -> None:
@@ -265,15 +277,20 @@ class Runner:
         self._on_report(done)
 
     def _show(self, **values: Any) -> None:
-        self.status = replace(self.status, **values)
+        self.status = self.status._replace(**values)
 
     def _mounts_changed(self, fd: int) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         os.read(fd, 1)
-        below = mounts_below(self.pair.settings.source)
-        if below != self._below:
-            self._below = below
+        now = self._mounts_that_matter()
+        if now != self._mounts:
+            self._mounts = now
             self._cycle(EVERYTHING)
+
+    def _mounts_that_matter(self) -> tuple[Mount | None, ...]:
+        """What holds the two roots, and what is mounted below the source."""
+        source, target = self.pair.settings.source, self.pair.settings.target
+        return mount_of(source), mount_of(target), *mounts_below(source)
 
     # Commands (in the engine thread) -----------------------------------------------------------------
 
@@ -305,10 +322,12 @@ class Runner:
         self._hear(barrier=True)
         cycles = 0
         batch = self._settle.flush()
-        extra = self.pair.recheck(list(self._busy)) | self._again | frozenset(self.pair.doubted)
+        troubled = self._troubled_places()
+        extra = self.pair.recheck(list(self._busy)) | self._again | frozenset(self.pair.doubted) | troubled
         self._again = frozenset()
         if extra:
-            batch = replace(batch, paths=batch.paths | extra) if batch else Batch(extra)
+            batch = batch or Batch()
+            batch = batch._replace(paths=batch.paths | extra, deep=batch.deep | troubled)
         if batch is None and (self.status.halt or self._retry):
             batch = EVERYTHING
         while batch is not None:
@@ -320,15 +339,25 @@ class Runner:
                 return Flushed(problems=done.problems, cycles=cycles)
             batch = Batch(self._again) if self._again else None
             self._again = frozenset()
+            if batch is None and self.pair.links_changed and (extra := self.pair.recheck([])):
+                batch = Batch(extra)
             if time.monotonic() > deadline:
                 return Flushed(timed_out=True, cycles=cycles)
-            if batch is None and self._busy and time.monotonic() < deadline:
-                wait = min(due for due, _ in self._busy.values())
+            wait = self._next_look()
+            if batch is None and wait is not None:
                 if wait >= deadline:
                     break
                 self._stopping.wait(max(0.0, wait - time.monotonic()))
-                batch = self._overdue(time.monotonic())
-        return Flushed(missing=tuple(self._busy), problems=self.status.problems, cycles=cycles)
+                batch = self._overdue(max(wait, time.monotonic()))
+        missing = (*self._busy, *self.pair.doubted)
+        return Flushed(missing=missing, problems=self.status.problems, cycles=cycles)
+
+    def _next_look(self) -> float | None:
+        """When a busy file or a doubted absence is looked at once more."""
+        dues = [due for due, _ in self._busy.values()]
+        if (second := self.pair.second_look_due) is not None:
+            dues.append(second)
+        return min(dues, default=None)
 
     def approve(self, identity: str) -> CycleReport:
         """Let exactly the set of removals `identity` through. In the engine thread."""
@@ -353,17 +382,23 @@ def _remember(times: dict[bytes, float], paths: frozenset[bytes]) -> None:
             del times[next(iter(times))]
 
 
+def _later(before: tuple[float, float] | None, now: float) -> tuple[float, float]:
+    """When to try again, and after what delay: each is twice as long as the one before."""
+    delay = min(before[1] * 2, RETRY_MOST) if before else RETRY_FIRST
+    return now + delay, delay
+
+
 def _merge(old: tuple[Problem, ...], done: CycleReport, batch: Batch) -> tuple[Problem, ...]:
-    """Problems after a partial cycle: those of paths it did not look at stay."""
+    """Problems after a partial cycle: those of places that it did not look at stay."""
     if not old:
         return done.problems
     new = {problem.path for problem in done.problems}
     stay = [
-        p
-        for p in old
-        if p.op != "busy"
-        and p.path not in new
-        and p.path not in batch.paths
-        and not (batch.deep and any_above(p.path, batch.deep))
+        problem
+        for problem in old
+        if problem.path not in new
+        and problem.op != "busy"
+        and problem.path not in batch.paths
+        and not any_above(problem.path, batch.deep)
     ]
     return (*stay, *done.problems)

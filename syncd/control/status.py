@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from syncd.model.path import display, path_fields
 from syncd.model.report import CycleReport, Halt, Problem
@@ -22,8 +22,7 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """One view. `lags` are the last lags in seconds, newest last."""
 
     source: bytes
@@ -41,7 +40,7 @@ class Status:
     entries: int = 0
     problems: tuple[Problem, ...] = ()
     busy: tuple[bytes, ...] = ()
-    drift: dict[str, int] = field(default_factory=dict)
+    drift: Mapping[str, int] = MappingProxyType({})
     drift_at: float = 0.0
     others: int = 0
     halt: Halt | None = None

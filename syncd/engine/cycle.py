@@ -53,7 +53,7 @@ def cycle(
         plan = plan_mirror(
             diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
         )
-        plan = pair.second_look(diff, plan, None if full else batch.paths, began)
+        plan = pair.second_look(diff, plan, sight.source.scope, began)
         bare = bool(plan.removals or plan.counts[Line.CONFLICT]) and is_bare(roots[0])
         checked = pair.guard.check(plan, began, bare=bare, replaced=pair.replaced)
         if isinstance(checked, Halt):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,10 +16,10 @@ from syncd.engine.scan import Sight
 from syncd.engine.staging import Staging
 from syncd.engine.vcs import control_directories
 from syncd.errors import FirstMeeting
-from syncd.kernel.contract import Diff, Kernel, PlaceOptions, Root
+from syncd.kernel.contract import Diff, Kernel, Look, PlaceOptions, Root
 from syncd.model.change import Batch, Line
-from syncd.model.entry import Agreed, Entry, Fingerprint
-from syncd.model.path import display
+from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
+from syncd.model.path import any_above, display
 from syncd.model.plan import Plan, Verb
 from syncd.model.report import CycleReport, Halt
 from syncd.model.settings import Settings
@@ -49,6 +48,9 @@ class Pair:
         self.lying = _lies(settings.source)
         self._seen: list[tuple[int, int] | None] = [None, None]
         self._absent: dict[bytes, float] = {}
+        self._vouched: set[bytes] = set()  # those of them whose removal was explained at the first look
+        self._shared: list[bytes] = []  # paths of the baseline that say so themselves, when `_names` was made
+        self._names: list[bytes] = []
 
     def next_cycle(self) -> int:
         """Count a cycle."""
@@ -107,9 +109,10 @@ class Pair:
     def diff(self, sight: Sight, roots: Roots, batch: Batch) -> Diff:
         """Compare; ask what vouches for removals only where something has to."""
         base = self.baseline.base
-        diff = self.kernel.diff(base, sight.source, sight.target, batch.removed)
+        removed = batch.removed | self._vouched
+        diff = self.kernel.diff(base, sight.source, sight.target, removed)
         if diff.unexplained and self._vcs_state(roots) != self.baseline.notes.get("vcs"):
-            diff = self.kernel.diff(base, sight.source, sight.target, batch.removed, True)
+            diff = self.kernel.diff(base, sight.source, sight.target, removed, True)
         return diff
 
     def meet(self, diff: Diff) -> None:
@@ -126,24 +129,31 @@ class Pair:
             )
         self.baseline.note(met=True)
 
-    def second_look(self, diff: Diff, plan: Plan, looked: frozenset[bytes] | None, now: float) -> Plan:
+    def second_look(self, diff: Diff, plan: Plan, scope: Sequence[Look] | None, now: float) -> Plan:
         """On a filesystem that may lie, believe an absence only when it is seen again a second later.
 
-        `looked`: the paths of a partial cycle, None in a full one. Absences elsewhere go on waiting.
+        `scope` is what this cycle looked at: absences elsewhere go on waiting. `now` is monotonic.
         """
         if self.lying is None:
             return plan
+        before = self._absent
         gone = [row.path for row in diff.rows(Line.GONE)]
-        newest = max((self._absent.get(path, now) for path in gone), default=now)
-        left = {} if looked is None else {p: first for p, first in self._absent.items() if p not in looked}
-        for path in gone:
-            left.pop(path, None)
-        self._absent = left
-        if not gone or now - newest >= SECOND_LOOK:
+        newest = max((before.get(path, now) for path in gone), default=now)
+        self._absent = dict.fromkeys(gone, newest)  # one line of the table has one verb: they wait together
+        believed = not gone or now >= newest + SECOND_LOOK
+        if believed:
+            self._absent.clear()
+        elif not diff.unexplained:
+            self._vouched.update(gone)  # the next look learns the directory's new time, which was the explanation
+        if scope is not None:
+            places, deep = {look.path for look in scope}, {look.path for look in scope if look.deep}
+            elsewhere = [path for path in before if path not in places and not any_above(path, deep)]
+            self._absent |= {path: before[path] for path in elsewhere}
+        self._vouched &= self._absent.keys() | set(gone)
+        if believed:
             return plan
-        self._absent |= dict.fromkeys(gone, newest)  # one line of the table has one verb: they wait together
         verbs = MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE})
-        return replace(plan, verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
+        return plan._replace(verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
 
     @property
     def doubted(self) -> list[bytes]:
@@ -151,20 +161,39 @@ class Pair:
         return list(self._absent)
 
     def overdue(self, now: float) -> frozenset[bytes]:
-        """Those of them whose second look is due."""
-        return frozenset(path for path, first in self._absent.items() if now - first >= SECOND_LOOK)
+        """Those whose second look is due at the monotonic time `now`."""
+        return frozenset(path for path, first in self._absent.items() if now >= first + SECOND_LOOK)
 
     @property
     def second_look_due(self) -> float | None:
         """When that look is due (monotonic)."""
         return min(self._absent.values()) + SECOND_LOOK if self._absent else None
 
+    @property
+    def links_changed(self) -> bool:
+        """Whether files with further hard links came or went since `recheck`."""
+        return self.baseline.base.shared() != self._shared
+
+    def _linked(self) -> list[bytes]:
+        """Files with further hard links, and those that got one after they were last looked at.
+
+        A link gives no word on the other names of its file; their rows know it by its inode only.
+        """
+        base = self.baseline.base
+        if self.links_changed:
+            self._shared = base.shared()
+            inodes = {row.source.inode for path in self._shared if (row := base.get(path))}
+            self._names = [
+                path for path, row in base.rows() if inodes and row.kind == Kind.FILE and row.source.inode in inodes
+            ]
+        return self._names
+
     def recheck(self, busy: list[bytes]) -> frozenset[bytes]:
         """Files that may have changed without a word: `busy` ones, and those with further hard links.
 
         Those whose content is not the baseline's are put in doubt, so that the next cycle reads them.
         """
-        paths = sorted({*busy, *self.baseline.base.shared()})
+        paths = sorted({*busy, *self._linked()})
         if not paths:
             return frozenset()
         with self.roots() as roots:

@@ -9,8 +9,8 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from syncd.engine.report import problem
 from syncd.engine.scan import scan
@@ -27,8 +27,7 @@ SLICE = 2000
 VERBS = {Line.CHANGED: Verb.REPLACE, Line.CONFLICT: Verb.REPLACE, Line.MADE: Verb.REPLACE, Line.AGREED: Verb.LEAVE}
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(NamedTuple):
     """What came back."""
 
     paths: tuple[bytes, ...]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from syncd.kernel.contract import Base, Control, Kernel, Look, Root, Rules, Side, Tree
 from syncd.model.change import Batch
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(NamedTuple):
     """What one cycle saw."""
 
     source: Tree

@@ -6,7 +6,7 @@ git, vim and others remove and make again; a burst of paths becomes one batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -157,8 +157,7 @@ class Settle:
         for path in hints.waiting:
             self._ready.pop(path, None)
         if hints.waiting:
-            rest = replace(
-                hints,
+            rest = hints._replace(
                 ready=NONE,
                 deep=hints.deep - hints.ready,
                 removed=hints.removed - hints.ready,
@@ -166,8 +165,7 @@ class Settle:
             )
             burst.add(rest, now)
         if hints.ready:
-            saves = replace(
-                hints,
+            saves = hints._replace(
                 waiting=NONE,
                 deep=(hints.deep | (burst.deep & hints.ready)) - hints.waiting,
                 removed=(hints.removed | (burst.removed & hints.ready)) - hints.waiting,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from syncd.kernel.contract import Root
 from syncd.model.path import is_within
@@ -12,8 +12,7 @@ from syncd.model.path import is_within
 POINTER_LIMIT = 4096  # bytes of a `.git` file that are read
 
 
-@dataclass(frozen=True, slots=True)
-class ControlDirectory:
+class ControlDirectory(NamedTuple):
     """One directory below the source: its lock's name, and the file that every checkout rewrites."""
 
     directory: bytes

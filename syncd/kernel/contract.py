@@ -25,7 +25,6 @@ What holds for all of it
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -225,8 +224,7 @@ class Outcomes(Protocol):
     dropped: list[tuple[Raw, int]]  # (path, S_ISUID | S_ISGID bits that were not mirrored)
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceOptions:
+class PlaceOptions(NamedTuple):
     """How `place` writes.
 
     `staging` and `journal` are open descriptors: a directory that shares a mount with the target

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -11,8 +10,7 @@ from syncd.model.entry import Agreed, Entry
 NONE: frozenset[bytes] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(NamedTuple):
     """Unproved words that paths of the source may differ, as one read of a watcher gave them.
 
     `ready` and `waiting` are disjoint: a path stands where the last word on it put it.
@@ -31,8 +29,7 @@ class Hints:
         return bool(self.ready or self.waiting or self.locks or self.rescan)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Hints that settled together: the paths that one cycle looks at.
 
     `everything` overrides `paths`. `since` is the monotonic time of the first word, in seconds.
@@ -73,19 +70,3 @@ class Row(NamedTuple):
     base: Agreed | None
     source: Entry | None
     target: Entry | None
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """A path that the container changed, as shown to a person."""
-
-    path: bytes
-    line: Line
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """A path that both sides changed; what the target held was set aside under `kept`."""
-
-    path: bytes
-    kept: str = field(default="")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from syncd.model.change import Line
 
@@ -19,8 +19,7 @@ class Verb(StrEnum):
     REPLACE = "replace"  # set the target's entry aside, then put the source's, if there is one
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The verbs of one cycle with the counts that guards read.
 
     `removals` counts the paths that leave the target; `unexplained` those of them that no
@@ -33,7 +32,7 @@ class Plan:
     unexplained: int = 0
     known: int = 0
     id: str = ""  # names this set of removals; `approve` lets exactly it through
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def acts(self) -> int:

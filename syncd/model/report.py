@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno as codes
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from syncd.model.path import display, path_fields
 
@@ -24,8 +24,7 @@ ADVICE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """Trouble at one path (b"" = the pair itself); everything else went on."""
 
     path: bytes
@@ -40,8 +39,7 @@ class Problem:
         return f"{where}: {self.op} failed on the {self.side} ({code})" + (f"; {advice}" if advice else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
+class Halt(NamedTuple):
     """A guard stopped the pair. `id` names the removals that `approve` would let through."""
 
     reason: str
@@ -54,8 +52,7 @@ class Halt:
         return f"halted: {self.reason}; if it is meant, run: syncd approve {self.id} (see `syncd diff` for the list)"
 
 
-@dataclass(frozen=True, slots=True)
-class CycleReport:
+class CycleReport(NamedTuple):
     """One pass of the line. Times in seconds; `lag` from the first word to readable, None without one."""
 
     number: int
@@ -70,7 +67,7 @@ class CycleReport:
     problems: tuple[Problem, ...] = ()
     busy: tuple[bytes, ...] = ()
     again: frozenset[bytes] = frozenset()  # paths to look at once more
-    drift: Mapping[str, int] = field(default_factory=dict)
+    drift: Mapping[str, int] = MappingProxyType({})
     aside: tuple[tuple[bytes, str], ...] = ()
     others: tuple[bytes, ...] = ()  # FIFOs, sockets and devices that are not mirrored
     dropped: tuple[bytes, ...] = ()  # setuid and setgid bits that are not mirrored

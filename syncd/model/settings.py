@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """How long words settle. Seconds; see docs/design/overview.md for the reasons."""
 
     few: int = 8  # more paths than this within `quiet` are a burst
@@ -16,10 +15,10 @@ class Timing:
     flood_quiet: float = 0.060
     flood_hold: float = 2.0
     released: float = 0.005  # after a version control lock went
+    left_behind: float = 10.0  # a version control lock that is there for so long holds nothing back any more
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """One pair and how it is kept. `source` and `target` are absolute real paths."""
 
     source: bytes

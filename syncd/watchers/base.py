@@ -7,15 +7,13 @@ it that is `deep`, or by a rescan, within `bound` seconds.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from syncd.kernel.contract import Root, Rules
 from syncd.model.change import Hints
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(NamedTuple):
     """What `cover` came to: directories watched in all, those it could not watch, and why (errno)."""
 
     watched: int

@@ -66,7 +66,17 @@ def as_row(path: bytes, row: Agreed | None) -> tuple[Any, ...]:
     if row is None:
         return path, 0, 0, 0, 0, bytes(16), *NONE, *NONE, b""
     flags = 1 * row.shared + 2 * row.mount
-    return path, row.kind, flags, row.mode, row.mtime_ns, row.digest or bytes(16), *row.source, *row.target, row.link or b""
+    return (
+        path,
+        row.kind,
+        flags,
+        row.mode,
+        row.mtime_ns,
+        row.digest or bytes(16),
+        *row.source,
+        *row.target,
+        row.link or b"",
+    )
 
 
 # --- helpers ------------------------------------------------------------------------------------------
@@ -122,7 +132,9 @@ def test_a_checkpoint_is_written_as_documented(kernel: Kernel, files: Files) -> 
     frames = decode_frames(checkpoint(kernel, files))
     assert frames[:2] == [(b"N", b"note"), (b"N", b"")]
     assert [kind for kind, _ in frames[2:]] == [b"O", b"E"]
-    assert list(decode_rows(frames[2][1])) == [as_row(path, row) for path, row in sorted(ROWS, key=lambda r: r[0].split(b"/"))]
+    assert list(decode_rows(frames[2][1])) == [
+        as_row(path, row) for path, row in sorted(ROWS, key=lambda r: r[0].split(b"/"))
+    ]
     assert frames[-1][1] == struct.pack("<Q", len(ROWS))
 
 
@@ -273,7 +285,11 @@ def row_bytes(row: tuple[Any, ...]) -> bytes:
     return head + struct.pack("<I", len(link)) + link
 
 
-INTENTS = [(b"f", agreed(source=NONE, target=NONE)), (b"gone", None), (b"l", agreed(Kind.LINK, source=NONE, target=NONE))]
+INTENTS = [
+    (b"f", agreed(source=NONE, target=NONE)),
+    (b"gone", None),
+    (b"l", agreed(Kind.LINK, source=NONE, target=NONE)),
+]
 OPEN = [Intent(b"f", 1, b"d" * 16, None), Intent(b"gone", 0, None, None), Intent(b"l", 3, None, b"text")]
 
 

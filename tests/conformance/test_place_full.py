@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import resource
@@ -35,9 +34,12 @@ def fill(mount: Path, leave: int = 0) -> Path:
     """Fill a filesystem but for some bytes."""
     filler = mount / "filler"
     with open(filler, "wb", buffering=0) as file:
-        with contextlib.suppress(OSError):
+        try:
             while file.write(bytes(4096)):
                 pass
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
         file.truncate(max(os.fstat(file.fileno()).st_size - leave, 0))
     return filler
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import subprocess
@@ -15,14 +14,12 @@ import pytest
 from syncd.kernel.contract import RuleSource, Verdict
 from syncd.kernel.pure.rules import MAX_SIZE, PureRules
 
-BODIES = ["pure", "native"] if importlib.util.find_spec("syncd._native") else ["pure"]
+pytestmark = pytest.mark.kernel
 
 
-@pytest.fixture(params=BODIES)
-def compile_rules(request) -> Callable[..., PureRules]:
-    if request.param == "pure":
-        return PureRules
-    return importlib.import_module("syncd._native").compile_rules
+@pytest.fixture
+def compile_rules(kernel) -> Callable[..., PureRules]:
+    return kernel.compile_rules
 
 
 def teach(rules: PureRules, top: str | bytes, directory: bytes = b"") -> None:

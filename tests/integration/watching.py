@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,33 +28,45 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 class Watching:
     """A running watch. `reports` are its JSON records so far."""
 
-    def __init__(self, source: Path, target: Path, home: Path, *options: str, **env: str) -> None:
+    def __init__(
+        self, source: Path, target: Path, home: Path, *options: str, prefix: Sequence[str] = (), **env: str
+    ) -> None:
         self.source, self.target = source, target
         self.env = environment(home, **env)
         self.reports: list[dict[str, Any]] = []
-        self._rest = b""
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.process = subprocess.Popen(
-            [*SYNCD, "watch", str(source), str(target), "--json", *options],
+            [*prefix, *SYNCD, "watch", str(source), str(target), "--json", *options],
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        """In a thread of its own: a watch must never wait for a test that reads no records."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(b"")
 
     def report(self, limit: float = LIMIT) -> dict[str, Any]:
         """The next record; fails if the watch ends or `limit` seconds pass first."""
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + limit
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._rest:
-                assert selector.select(max(0.0, deadline - time.monotonic())), "no report in time"
-                more = os.read(self.process.stdout.fileno(), 65536)
-                assert more, f"the watch ended: {self.errors()}"
-                self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            line = self._lines.get(timeout=max(0.0, limit))
+        except queue.Empty:
+            raise AssertionError("no report in time") from None
+        assert line, f"the watch ended: {self.errors()}"
         record: dict[str, Any] = json.loads(line)
         self.reports.append(record)
         return record
+
+    def passed(self) -> list[dict[str, Any]]:
+        """All records so far, those included that nobody waited for."""
+        while not self._lines.empty():
+            self.report()
+        return self.reports
 
     def until(self, wanted: str, limit: float = LIMIT) -> dict[str, Any]:
         """The next record in which `wanted` (a key) is true."""
@@ -66,6 +79,13 @@ class Watching:
     def run(self, command: str, *arguments: str, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
         """Run another command on this pair."""
         return run(command, str(self.source), str(self.target), *arguments, env=self.env, limit=limit)
+
+    def status(self) -> dict[str, Any]:
+        """The record of `syncd status --json`."""
+        answer = self.run("status", "--json")
+        assert answer.returncode == 0, answer.stderr
+        record: dict[str, Any] = json.loads(answer.stdout)
+        return record
 
     def flush(self, *arguments: str) -> int:
         """The exit code of `syncd flush`."""
@@ -87,6 +107,7 @@ class Watching:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._reader.join(LIMIT)
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
@@ -98,9 +119,11 @@ def run(command: str, *arguments: str, env: dict[str, str], limit: float = LIMIT
 
 
 @contextmanager
-def watching(source: Path, target: Path, home: Path, *options: str, **env: str) -> Iterator[Watching]:
-    """A watch whose first cycle has ended."""
-    watch = Watching(source, target, home, *options, **env)
+def watching(
+    source: Path, target: Path, home: Path, *options: str, prefix: Sequence[str] = (), **env: str
+) -> Iterator[Watching]:
+    """A watch whose first cycle has ended. `prefix` stands before its command line."""
+    watch = Watching(source, target, home, *options, prefix=prefix, **env)
     try:
         watch.report()
         yield watch

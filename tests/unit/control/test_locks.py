@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from syncd.control.locks import PATIENCE, LockWatch
+from syncd.control.locks import LockWatch
 from syncd.model.report import Halt
+from syncd.model.settings import Timing
 from tests.fakes import FakeRoot, entry
 
 GIT, HG = b".git/index.lock", b".hg/wlock"
+PATIENCE = Timing().left_behind
 
 
 class Repository:
@@ -22,7 +24,7 @@ class Repository:
         self.broken: dict[bytes, int] = {}
         self.halted = False
         self.kernel = SimpleNamespace(stat_many=self.stat_many)
-        self.settings = SimpleNamespace(source=b"/source")
+        self.settings = SimpleNamespace(source=b"/source", timing=Timing())
 
     def stat_many(self, root, paths):
         assert isinstance(root, FakeRoot)

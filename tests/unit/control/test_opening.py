@@ -120,8 +120,9 @@ except UsageError as error:
 def test_without_the_right_to(tmp_path_factory, closed, mode, said):
     """As another user than root, who may do everything."""
     top = tmp_path_factory.mktemp("open")
-    for path in (top, top.parent, top.parent.parent):
-        path.chmod(path.stat().st_mode | 0o111)
+    for path in (top, *top.parents[:4]):
+        if path.owner() == "root" and path != Path("/tmp"):
+            path.chmod(path.stat().st_mode | 0o111)
     build(top, ["s/", "m/"])
     (top / closed).chmod(mode)
     try:

@@ -12,6 +12,7 @@ from syncd.engine.pair import SECOND_LOOK, Pair
 from syncd.engine.plan import plan_mirror
 from syncd.engine.staging import Staging
 from syncd.errors import FirstMeeting
+from syncd.kernel.contract import Look
 from syncd.model.change import Line, Row
 from syncd.model.plan import Plan, Verb
 from syncd.model.report import Halt
@@ -103,9 +104,8 @@ def test_a_first_meeting_with_other_content_is_refused_with_ten_examples(pair):
 
 
 def test_adopt_goes_on(pair):
-    from dataclasses import replace
 
-    pair.settings = replace(pair.settings, adopt=True)
+    pair.settings = pair.settings._replace(adopt=True)
     pair.meet(conflicts(12))
     assert pair.baseline.notes["met"] is True
 
@@ -118,7 +118,7 @@ def seen(pair: Pair, gone: list[bytes], now: float, looked: list[bytes] | None =
     rows = [Row(path, None, None, None) for path in gone]
     diff = FakeDiff({Line.GONE: len(gone)}, len(gone), "id" if gone else "", {Line.GONE: rows})
     return pair.second_look(
-        diff, plan_mirror(diff, "keep", 10), None if looked is None else frozenset(looked), now
+        diff, plan_mirror(diff, "keep", 10), None if looked is None else [Look(path, False) for path in looked], now
     )  # fmt: skip
 
 

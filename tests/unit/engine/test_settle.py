@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +220,7 @@ def test_without_locks_and_rescans_nothing_waits_longer_than_its_ceiling(steps):
         now += pause / 1000
         driver.until(now)
         judge()
-        driver.settle.offer(replace(step, rescan=False), now)
+        driver.settle.offer(step._replace(rescan=False), now)
         for path in step.ready | step.waiting:
             first.setdefault(path, now)
         driver.take(now)

@@ -1,0 +1,295 @@
+"""A watch over a repository in which somebody works."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.control.opening import open_pair, resolve
+from syncd.control.runner import Runner
+from syncd.control.status import Status
+from syncd.engine.watch import Watch
+from syncd.kernel.choose import load
+from syncd.model.settings import Settings, Timing
+from syncd.watchers.choose import choose
+from tests.compare import assert_equal
+from tests.integration.watching import Watching, watching
+from tests.machine import eventually
+from tests.repository import git, make_repository
+
+pytestmark = pytest.mark.kernel
+
+SLOW = [pytest.mark.slow, pytest.mark.timeout(600)]
+PACKAGES = Path(__file__).parent / "packages"
+
+
+@contextmanager
+def working(top: Path, commits: int, *options: str) -> Iterator[Watching]:
+    """A watch over a fresh repository."""
+    make_repository(top / "source", commits)
+    with watching(top / "source", top / "target", top / "home", *options) as watch:
+        assert_flushed(watch)
+        yield watch
+
+
+def assert_flushed(watch: Watching) -> None:
+    answer = watch.run("flush")
+    assert answer.returncode == 0, answer.stderr
+    assert_equal(watch.source, watch.target)
+
+
+def arrived(file: Path, text: str) -> None:
+    eventually(lambda: file.read_text() == text, f"{text!r} did not arrive by itself")
+
+
+@pytest.mark.parametrize(("commits", "checkouts"), [(300, 10), pytest.param(3000, 100, marks=SLOW)])
+def test_random_checkouts(tmp_path: Path, commits: int, checkouts: int) -> None:
+    choose_one = random.Random(3)
+    with working(tmp_path, commits) as watch:
+        for _ in range(checkouts):
+            git(watch.source, "checkout", "-q", f"c{choose_one.randrange(commits)}")
+            assert_flushed(watch)
+        assert not [report for report in watch.passed() if report["halt"]]
+
+
+def test_the_repository_itself_mirrored(tmp_path: Path) -> None:
+    with working(tmp_path, 100, "--vcs") as watch:
+        for number in (3, 90, 50):
+            git(watch.source, "checkout", "-q", f"c{number}")
+            assert watch.flush() == 0
+            assert_equal(watch.source, watch.target, leave_out=())
+        assert git(watch.target, "fsck", "--full", "--no-dangling") == ""
+        assert git(watch.target, "status", "--porcelain") == ""
+
+
+def test_to_and_fro_in_one_go_writes_nothing_that_was_there(tmp_path: Path) -> None:
+    """Content that is equal again is not written again: only modes and times are."""
+    with working(tmp_path, 60) as watch:
+        before = {path: path.stat().st_ino for path in watch.target.rglob("*") if path.is_file()}
+        git(watch.source, "checkout", "-q", "c20")
+        git(watch.source, "checkout", "-q", "c59")
+        assert_flushed(watch)
+        assert {path for path in watch.target.rglob("*") if path.is_file()} == before.keys()
+
+
+def test_a_stopped_rebase_with_saves_in_it(tmp_path: Path) -> None:
+    with working(tmp_path, 50) as watch:
+        source = watch.source
+        file = source / "work.txt"
+        file.write_text("base\n")
+        git(source, "add", "work.txt")
+        git(source, "commit", "-qm", "base")
+        git(source, "checkout", "-qb", "topic", "main~1")
+        for number in range(4):
+            file.write_text(f"topic {number}\n")
+            git(source, "add", "work.txt")
+            git(source, "commit", "-qm", f"topic {number}")
+        assert_flushed(watch)
+        git(source, "rebase", "main", ok=False)
+        assert (source / ".git" / "rebase-merge").exists()
+        assert "<<<<<<<" in file.read_text()
+        assert_flushed(watch)
+        for number in range(5):
+            file.write_text(f"resolving {number}\n")
+            (source / "src" / f"beside{number}.py").write_text(f"{number}")
+            arrived(watch.target / "work.txt", f"resolving {number}\n")
+            assert_flushed(watch)
+        (source / "src" / "beside0.py").unlink()
+        assert_flushed(watch)
+        git(source, "add", "work.txt")
+        git(source, "rebase", "--skip", ok=False)
+        assert_flushed(watch)
+        git(source, "rebase", "--abort")
+        assert_flushed(watch)
+        assert file.read_text() == "topic 3\n"
+
+
+def test_stash(tmp_path: Path) -> None:
+    with working(tmp_path, 50) as watch:
+        source = watch.source
+        tracked = [source / path for path in git(source, "ls-files").splitlines()]
+        for path in tracked[::3]:
+            path.write_text("dirty")
+        tracked[1].unlink()
+        (source / "untracked").write_text("mine")
+        assert_flushed(watch)
+        for _ in range(3):
+            git(source, "stash", "-u", "-q")
+            assert_flushed(watch)
+            assert not (watch.target / "untracked").exists()
+            git(source, "stash", "pop", "-q")
+            assert_flushed(watch)
+            assert (watch.target / "untracked").read_text() == "mine"
+        git(source, "reset", "-q", "--hard")
+        git(source, "clean", "-qfd")
+        assert_flushed(watch)
+
+
+def test_branches_made_merged_and_dropped(tmp_path: Path) -> None:
+    with working(tmp_path, 50) as watch:
+        source = watch.source
+        git(source, "checkout", "-qb", "side", "c30")
+        (source / "side.txt").write_text("side")
+        git(source, "add", "-A")
+        git(source, "commit", "-qm", "side")
+        git(source, "checkout", "-q", "main")
+        assert_flushed(watch)
+        git(source, "merge", "-q", "--no-edit", "side")
+        assert_flushed(watch)
+        git(source, "reset", "-q", "--hard", "c10")
+        git(source, "worktree", "add", "-q", "--detach", "inside", "c5")
+        assert watch.flush() == 0
+        assert_equal(source, watch.target, leave_out=(b".git", b"inside/.git"))
+        git(source, "worktree", "remove", "inside")
+        assert_flushed(watch)
+
+
+# --- a lock left behind -------------------------------------------------------------------------------
+
+
+class Engine:
+    """A watch in this process, whose times can be chosen."""
+
+    def __init__(self, source: Path, target: Path, timing: Timing) -> None:
+        settings = resolve(bytes(source), bytes(target), Settings(b"", b"", timing=timing))
+        self.opened = open_pair(settings, load(), lambda text: None)
+        watcher, reason = choose("auto", settings.source, load())
+        self.reports: list[Any] = []
+        status = Status(settings.source, settings.target, "", watcher.name, reason)
+        self.runner = Runner(self.opened.pair, Watch(watcher), status, self.reports.append)
+        self.thread = threading.Thread(target=self.runner.run)
+        self.thread.start()
+        assert self.runner.started.wait(30)
+
+    def close(self) -> None:
+        self.runner.stop()
+        self.thread.join(30)
+        self.opened.close()
+        assert self.runner.error is None
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "run").mkdir(mode=0o700)
+    make_repository(tmp_path / "source", 20)
+    return tmp_path / "source"
+
+
+@pytest.mark.filterwarnings("ignore:The asyncore module is deprecated")  # the package pyinotify imports it
+def test_a_lock_holds_removals_and_is_named_when_it_was_left_behind(repository: Path) -> None:
+    target = repository.with_name("target")
+    engine = Engine(repository, target, Timing(left_behind=1.0))
+    try:
+        lock = repository / ".git" / "index.lock"
+        lock.touch()
+        eventually(lambda: engine.runner.status.held_by == ".git/index.lock", "the lock is not seen")
+        victim = next(path for path in repository.rglob("*.py") if path.is_file())
+        there = target / victim.relative_to(repository)
+        victim.unlink()
+        (repository / "saved.txt").write_text("a save passes a lock")
+        eventually((target / "saved.txt").exists, "a save waited for the lock")
+        assert there.exists()
+        assert "left behind" not in engine.runner.status.held_by
+        eventually(lambda: not there.exists(), "the removal waits for ever")
+        assert "left behind" in engine.runner.status.held_by
+        assert_equal(repository, target)
+        for path in list(repository.rglob("*.py"))[:20]:
+            path.unlink()
+        eventually(lambda: not list_differences(repository, target), "an old lock holds")
+        lock.unlink()
+        eventually(lambda: engine.runner.status.held_by == "", "the lock is still named")
+    finally:
+        engine.close()
+
+
+def list_differences(source: Path, target: Path) -> set[Path]:
+    mine = {path.relative_to(source) for path in source.rglob("*") if ".git" not in path.parts}
+    return mine ^ {path.relative_to(target) for path in target.rglob("*")}
+
+
+def test_a_lock_holds_and_a_flush_ends_the_hold(tmp_path: Path) -> None:
+    with working(tmp_path, 20) as watch:
+        lock = watch.source / ".git" / "index.lock"
+        lock.touch()
+        eventually(lambda: watch.status()["held_by"] == ".git/index.lock", "the lock is not named")
+        for path in list(watch.source.rglob("*.py"))[:30]:
+            path.unlink()
+        assert_flushed(watch)
+        lock.unlink()
+        (watch.source / "after").write_text("after")
+        eventually(lambda: watch.status()["held_by"] == "", "the lock is still named")
+        assert_flushed(watch)
+
+
+# --- node_modules -------------------------------------------------------------------------------------
+
+
+def make_modules(where: Path, packages: int, seed: int = 5) -> None:
+    """What an installer leaves: many packages, nested ones, links in `.bin`, files made read-only."""
+    choice = random.Random(seed)
+    (where / ".bin").mkdir(parents=True)
+    for number in range(packages):
+        scope = f"@scope{number % 9}/" if number % 3 == 0 else ""
+        package = where / f"{scope}package-{number}"
+        if number % 7 == 0:
+            package = package / "node_modules" / "inner"
+        (package / "lib" / "dist").mkdir(parents=True)
+        (package / "package.json").write_text(f'{{"name": "package-{number}"}}')
+        for file in range(choice.randrange(2, 12)):
+            (package / "lib" / f"f{file}.js").write_bytes(choice.randbytes(choice.choice((0, 40, 900, 9000))))
+        (package / "lib" / "dist" / "cli.js").write_text("#!/usr/bin/env node\n")
+        (package / "lib" / "dist" / "cli.js").chmod(0o755)
+        (package / "package.json").chmod(0o444)
+        (where / ".bin" / f"package-{number}").symlink_to(
+            os.path.relpath(package / "lib" / "dist" / "cli.js", where / ".bin")
+        )
+
+
+def test_modules_installed_renamed_and_removed(tmp_path: Path) -> None:
+    with working(tmp_path, 5) as watch:
+        modules = watch.source / "node_modules"
+        make_modules(modules, 150)
+        assert_flushed(watch)
+        for number in range(150):
+            (modules / ".bin" / f"package-{number}").unlink()  # an update: links are made again
+            (modules / ".bin" / f"package-{number}").symlink_to("nowhere")
+        shutil.rmtree(modules / "@scope0")
+        assert_flushed(watch)
+        modules.rename(watch.source / "node_modules.old")
+        make_modules(modules, 60, seed=6)
+        shutil.rmtree(watch.source / "node_modules.old")
+        assert_flushed(watch)
+        shutil.rmtree(modules)
+        assert_flushed(watch)
+        assert not (watch.target / "node_modules").exists()
+        assert not [report for report in watch.passed() if report["halt"]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_npm_ci_and_rm(tmp_path: Path) -> None:
+    with working(tmp_path, 5) as watch:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(PACKAGES / name, watch.source / name)
+        for _ in range(2):
+            subprocess.run(
+                ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+                cwd=watch.source, check=True, timeout=300, capture_output=True,
+            )  # fmt: skip
+            assert_flushed(watch)
+            assert (watch.target / "node_modules" / ".bin" / "tsc").is_symlink()
+        shutil.rmtree(watch.source / "node_modules")
+        assert_flushed(watch)
+        assert not [report for report in watch.passed() if report["halt"]]
