@@ -64,14 +64,14 @@ check-rust:
 
 test: $(VENV)/.installed ## the whole suite: native and pure kernel, uvloop and asyncio, cargo test
 	@if $(BIN)/python -c 'import syncd._native' 2>/dev/null; then \
-	  echo "== whole suite: native kernel, uvloop"; SYNCD_KERNEL=native $(BIN)/pytest -n $(JOBS); \
-	  echo "== tests marked kernel: pure kernel"; SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS) -m kernel; \
+	  echo "== whole suite: native kernel, uvloop"; SYNCD_KERNEL=native $(BIN)/pytest -n $(JOBS) -m "not slow"; \
+	  echo "== tests marked kernel: pure kernel"; SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS) -m "kernel and not slow"; \
 	else \
 	  echo "*** no native kernel in .venv: the whole suite runs on the pure one ***" >&2; \
-	  SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS); \
+	  SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS) -m "not slow"; \
 	fi
 	@echo "== tests marked loop: asyncio"
-	@SYNCD_LOOP=asyncio $(BIN)/pytest -n $(JOBS) -m loop
+	@SYNCD_LOOP=asyncio $(BIN)/pytest -n $(JOBS) -m "loop and not slow"
 	@if $(HAVE_RUST); then echo "== cargo test"; $(CARGO) test $(MANIFEST) --workspace --exclude syncd-py --quiet; \
 	else echo "*** SKIPPED: cargo test ***" >&2; fi
 
@@ -84,8 +84,9 @@ bench-quick: $(VENV)/.installed ## the speed table in at most 5 minutes
 bench: $(VENV)/.installed ## the speed table in full, saved in bench/results/
 	@$(BIN)/python -m bench.run --save
 
-torture: $(VENV)/.installed ## ten minutes of load that ends equal
-	@$(BIN)/python -m pytest -n 0 --timeout 1200 tests/torture
+torture: $(VENV)/.installed ## ten minutes of load that ends equal, then the long runs
+	@$(BIN)/pytest -n 0 --timeout 1200 -m torture tests/torture
+	@$(BIN)/pytest -n 0 --timeout 1200 -m "slow and not torture"
 
 docs: $(VENV)/.installed ## renew docs/cli.md and the exit codes
 	@$(BIN)/python docs/gen_cli.py

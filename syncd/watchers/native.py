@@ -20,6 +20,7 @@ class NativeWatcher:
     name = "inotify"
     message: str | None = None
     bound = 0.0
+    message: str | None = None
 
     def __init__(self, path: bytes) -> None:
         self._native = Watcher(path)
