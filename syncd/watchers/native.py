@@ -20,7 +20,6 @@ class NativeWatcher:
     name = "inotify"
     message: str | None = None
     bound = 0.0
-    message: str | None = None
 
     def __init__(self, path: bytes) -> None:
         self._native = Watcher(path)
