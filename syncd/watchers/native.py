@@ -18,8 +18,8 @@ class NativeWatcher:
     """
 
     name = "inotify"
-    bound = 0.0
     message: str | None = None
+    bound = 0.0
 
     def __init__(self, path: bytes) -> None:
         self._native = Watcher(path)
