@@ -98,7 +98,7 @@ class Server:
     def answer(self, operation: int, node: int, body: bytes) -> bytes:
         path = self.paths.get(node, "")
         if operation == INIT:
-            return struct.pack("<IIIIHHIIHHII7I", 7, 31, BUFFER, 0, 12, 9, BUFFER, 1, 0, 0, 0, *[0] * 8)
+            return struct.pack("<IIIIHHIIHHI7I", 7, 31, BUFFER, 0, 12, 9, BUFFER, 1, 0, 0, *[0] * 8)
         if operation == LOOKUP:
             return self.look_up(os.path.join(path, os.fsdecode(body.rstrip(b"\0"))))
         if operation == STATFS:

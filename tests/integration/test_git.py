@@ -58,7 +58,7 @@ def test_random_checkouts(tmp_path: Path, commits: int, checkouts: int) -> None:
         for _ in range(checkouts):
             git(watch.source, "checkout", "-q", f"c{choose_one.randrange(commits)}")
             assert_flushed(watch)
-        assert not [report for report in watch.passed() if report["halt"]]
+        assert [report["halt"] for report in watch.passed() if report["halt"]] == []
 
 
 def test_the_repository_itself_mirrored(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_modules_installed_renamed_and_removed(tmp_path: Path) -> None:
         shutil.rmtree(modules)
         assert_flushed(watch)
         assert not (watch.target / "node_modules").exists()
-        assert not [report for report in watch.passed() if report["halt"]]
+        assert [report["halt"] for report in watch.passed() if report["halt"]] == []
 
 
 @pytest.mark.slow
@@ -292,4 +292,4 @@ def test_npm_ci_and_rm(tmp_path: Path) -> None:
             assert (watch.target / "node_modules" / ".bin" / "tsc").is_symlink()
         shutil.rmtree(watch.source / "node_modules")
         assert_flushed(watch)
-        assert not [report for report in watch.passed() if report["halt"]]
+        assert [report["halt"] for report in watch.passed() if report["halt"]] == []
