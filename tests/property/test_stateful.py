@@ -303,7 +303,6 @@ def machine(examples: int, steps: int, *, derandomize: bool) -> type[unittest.Te
 
 
 @pytest.mark.kernel
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 class TestMirror(machine(150, 40, derandomize=True)):  # type: ignore[misc]
     pass
