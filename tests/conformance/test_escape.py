@@ -243,9 +243,7 @@ def test_a_directory_exchanged_with_a_link_all_the_time(scene: Make, outside: Pa
     assert b"secret" not in trees.contents(made.target)
     if not (top / "a").is_symlink():
         return
-    libc.renameat2(
-        -100, os.fsencode(top / "a"), -100, os.fsencode(made.source.parent / "trap"), RENAME_EXCHANGE
-    )
+    libc.renameat2(-100, os.fsencode(top / "a"), -100, os.fsencode(made.source.parent / "trap"), RENAME_EXCHANGE)
 
 
 def test_lines_of_a_scan_under_exchange_never_show_the_outside(scene: Make, outside: Path) -> None:
