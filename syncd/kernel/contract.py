@@ -6,14 +6,16 @@ so a baseline written by one body is read by the other.
 
 What holds for all of it
     * Names and paths are `bytes` as in `model.path`, sorted bytewise, component by component
-      (a directory comes directly before what it holds). Times are integer nanoseconds.
+      (a directory comes directly before what it holds). Times are integer nanoseconds, cut to
+      what 64 bits hold.
     * Both roots are reached by descriptor. Below a root no link is ever followed, whoever
       races (`openat2` with BENEATH, NO_SYMLINKS and NO_MAGICLINKS, else one component at a
       time with O_NOFOLLOW). A file is opened with O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC and must
       prove to be regular before it is read; a FIFO is never opened for reading at all.
       Paths longer than PATH_MAX work.
     * Absent is not unknown. ENOENT, ENOTDIR and ELOOP (a link where a directory should be) below an
-      open root mean absent. Every other error makes the entry and all below it *unknown*.
+      open root mean absent. Every other error makes the entry and all below it *unknown*; so does a
+      cancel before it was looked at (ECANCELED), and a directory that became another thing (EAGAIN).
     * Trouble at a path is data (`Trouble`), never an exception. OSError is raised only for
       what concerns a root or a state file as a whole; then nothing was touched.
     * A call may block on the disk. It looks at `control.cancelled` between files and every
@@ -137,7 +139,7 @@ class Tree(Protocol):
     """What one scan saw of one root."""
 
     troubles: list[Trouble]  # each makes its path and all below it unknown
-    others: list[Raw]  # FIFOs, sockets, devices: present, never mirrored
+    others: list[Raw]  # FIFOs, sockets, devices: present (entries of kind OTHER), never mirrored
     scope: tuple[Look, ...] | None  # what was really looked at (see `scan`); None = everything
     bytes: int  # sum of the sizes of its files
 
@@ -148,7 +150,7 @@ class Tree(Protocol):
         """The entry at `path`."""
 
     def rows(self, below: Raw = b"") -> Iterator[tuple[Raw, Entry]]:
-        """Everything below a path, in order. For people and tests, not for hot paths."""
+        """Everything below a path (itself not), in order. For people and tests, not for hot paths."""
 
     def differing(self, other: "Tree") -> list[Raw]:
         """Paths of this and `other` whose fingerprints or presence differ, in order.
@@ -167,7 +169,7 @@ class Base(Protocol):
         """The row at `path`."""
 
     def rows(self, below: bytes = b"") -> Iterator[tuple[bytes, Agreed]]:
-        """Everything below a path, in order."""
+        """Everything below a path (itself not), in order."""
 
     def shared(self) -> list[bytes]:
         """Paths of files whose source had further hard links, in order."""
@@ -186,14 +188,14 @@ class Diff(Protocol):
         """Rows start … stop of a line in path order (-1 = to the end). SAME has none."""
 
     unexplained: int  # rows of GONE that nothing vouches for (see `diff`)
-    id: str  # hex digest over the sorted paths of GONE; "" when it is empty
+    id: str  # XXH3-128 (hex) of the sorted paths of GONE, each with a 0 byte after it; "" when it is empty
 
     def actions(self, verbs: Mapping[Line, Verb]) -> "Actions":
         """The rows whose line has a verb other than LEAVE, in the order in which `place` needs them.
 
         1. puts and replacements of directories, parents first;
         2. puts, replacements and records of everything else and records of directories, in path order;
-        3. removals, deepest first;
+        3. removals, in the reverse of path order;
         (directory modes are set last, by `place` itself, when the last slice is done).
         """
 
@@ -361,17 +363,18 @@ class Kernel(Protocol):
         S and T both missing while B is there is AGREED (the row will be dropped).
         A row of GONE is explained when `explained`, when it or a directory above is in `removed`, or
         when the nearest directory above that is still in the source has the baseline's inode but
-        another mtime. If that directory is the root or out of scope, only the former count; the
-        root's own times are kept in the baseline under the path b"" and compared alike.
+        another mtime. If that directory is out of scope, or is the root and the baseline has no row b"",
+        only the former count. (The root's own times: `Tree.get(b"")`, settled under the path b"".)
         """
 
     def patch(self, base: Base, outcomes: Outcomes) -> Base:
         """The baseline after `outcomes`, in O(len(outcomes)). The old handle must not be used again."""
 
     def settle(self, base: Base, rows: Sequence[tuple[bytes, Agreed | None]], journal: int) -> Base:
-        """Set or drop single rows, journalled in one write. For recovery, not for hot paths.
+        """Set or drop single rows, journalled in one write as outcomes. For recovery, not for hot paths.
 
-        Dropping a directory drops what it holds. The old handle must not be used again.
+        Dropping a directory drops what it holds. The old handle must not be used again. No rows: this only
+        closes the intents that are open.
         """
 
     def place(
@@ -405,19 +408,20 @@ class Kernel(Protocol):
         In place (one pwrite, then ftruncate if longer before) only if `write` is not "replace" and the target is a
         regular file with one link, not executable (auto only), equal to the baseline, owner and permission bits
         unchanged, old and new size at most 128 KiB (auto only), read-lease probe passed; growth is reserved by
-        fallocate first; shrinking or a failed reservation goes beside. A short write is finished beside at once, else FAILED
+        fallocate first (the size stays); shrinking (auto only) or a failed reservation goes beside. A short write is finished beside at once, else FAILED
         with "torn". Otherwise beside: `new-N` written in staging with mode, owner and mtime; an old file linked to `old-N`;
         plain rename over; `old-N` compared with what was expected: the same is unlinked, another is moved aside.
         A kind change renames the old entry (a whole subtree) to `aside`, makes the new one, then drops from there what the
         baseline has and nobody changed; what is left stays aside. If an overlay lies at or below, nothing
         is done: FAILED, EBUSY, "overlay".
         EXDEV from staging: a temporary name `.syncd-N` in the entry's own directory instead.
-        REPLACE: the target's entry is renamed into `aside` (RENAME_NOREPLACE, `.1`, `.2` … on collision) before the put; if that
-        fails nothing at the path is touched. REMOVE unlinks only what the scan saw; a directory
-        by rmdir, ENOTEMPTY is KEPT.
+        REPLACE: the target's entry is renamed into `aside`, under its own path (RENAME_NOREPLACE, `.1`, `.2` … on
+        collision) before the put; if that fails nothing at the path is touched; if the put fails it gets its name back.
+        REMOVE unlinks only what the scan saw; a directory by rmdir, ENOTEMPTY is KEPT. What is to go and is gone already
+        is DONE. A RECORD of a path missing on both sides drops the row; a newly ignored entry stays where it is.
         ENOSPC, EDQUOT, EROFS and EIO on the target stop the slice after its removals were done: half-made
         files are removed, `stopped` is set, the untouched actions are in no outcome and `next` is `start` or
-        the first of them.
+        the first of them. Outcomes that cannot be written to the journal set `stopped`, too; they are true all the same.
         Kept: content, permission bits and sticky, mtime (ns) of files and links, link text, owner as in options.
         Directories that had to be made writable, and new ones, get their final mode when the last action
         of `actions` is done or the slice stops.
@@ -428,7 +432,7 @@ class Kernel(Protocol):
         """lstat each path: an Entry (no digest), None if absent, or the errno that makes it unknown."""
 
     def hash_many(self, root: Root, paths: Sequence[bytes], control: Control) -> list[bytes | int]:
-        """The digest of each file, or an errno (ENOENT: none there; EAGAIN: it is being written)."""
+        """The digest of each file, or an errno (ENOENT: no file there; EAGAIN: it is being written; ECANCELED)."""
 
     def empty_base(self) -> Base:
         """A baseline without rows."""
@@ -441,13 +445,14 @@ class Kernel(Protocol):
         all integers little-endian. A payload starts with one byte that tells its kind:
             N  a note: bytes that mean something to the caller only
             I  intents, O outcomes: rows to the end of the payload
-            E  end: u64 number of rows of the baseline; only the last frame of a checkpoint
+            E  end: u64 number of rows in the frames before it; only the last frame of a checkpoint,
+               whose rows stand in O frames
         A row:
             u32 length of path | path | u8 kind (0: no entry) | u8 flags (1 shared, 2 mount) | u16 permission bits
             i64 mtime_ns | 16 bytes digest (zeros unless a file)
             2 × fingerprint (u64 size, i64 mtime_ns, i64 ctime_ns, u64 inode, u32 mode): source, target
             u32 length of link text | link text
-        A row of kind 0 drops the path and all below it. An intent's times and fingerprints are zeros. Frames of a checkpoint hold at
+        A row of kind 0 drops the path and all below it; one that is no directory drops all below it. An intent's times and fingerprints are zeros. Frames of a checkpoint hold at
         most 4,096 rows each, in path order.
         """
 

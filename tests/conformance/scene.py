@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from syncd.kernel.contract import Diff, Look, Outcomes, PlaceOptions, RuleSource, Side, Status, Tree
+from syncd.kernel.contract import Diff, Loaded, Look, Outcomes, PlaceOptions, RuleSource, Side, Status, Tree
 from syncd.model.change import Line
 from syncd.model.path import parent
 from syncd.model.plan import Verb
@@ -39,7 +39,7 @@ class Scene:
         self.journal_path = top / "journal"
         trees.build(self.source, source or {})
         trees.build(self.target, target or {})
-        self.staging.mkdir(mode=0o700)
+        self.staging.mkdir(mode=0o700, exist_ok=True)
         self.control = kernel.control()
         self.base = kernel.empty_base()
         self.rule_arguments = ([RuleSource("rules", ignore)], tuple(nested), [], tuple(overlays))
@@ -53,6 +53,15 @@ class Scene:
             root.close()
         os.close(self.staging_fd)
         os.close(self.journal)
+
+    def load(self) -> Loaded:
+        """What a new start reads of the state files. The checkpoint is an empty one, all is in the journal."""
+        fd = os.open(self.journal_path.parent / "checkpoint", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            self.kernel.save_tree(self.kernel.empty_base(), [], fd)
+            return self.kernel.load_tree([fd, self.journal])
+        finally:
+            os.close(fd)
 
     # --- steps ---------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -204,7 +204,7 @@ class Swapper(threading.Thread):
         while not self.over:
             libc.renameat2(-100, self.names[0], -100, self.names[1], RENAME_EXCHANGE)
 
-    def __enter__(self) -> Swapper:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

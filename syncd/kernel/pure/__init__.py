@@ -10,7 +10,6 @@ from syncd.kernel.contract import (
     Actions,
     Base,
     Control,
-    Kernel,
     Loaded,
     Look,
     Outcomes,
@@ -163,8 +162,3 @@ class PureKernel:
 
     def note(self, journal: int, note: bytes) -> None:
         journals.append(journal, journals.frame(b"N", note))
-
-
-def kernel() -> Kernel:
-    """The body as its contract sees it."""
-    return PureKernel()
