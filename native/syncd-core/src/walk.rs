@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
@@ -155,9 +155,11 @@ pub fn helper() -> std::thread::Builder {
     std::thread::Builder::new().stack_size(8 << 20)
 }
 
-/// How many threads a call may use.
+/// How many threads a call may use. Asked once: it costs the reading of several files.
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8))
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let ask = || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
+    *CORES.get_or_init(ask)
 }
 
 /// Read the directory at `top`, on `device`, and all below it.
