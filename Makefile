@@ -21,7 +21,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST_SOURCES := $(shell find native -path native/target -prune -o \( -name '*.rs' -o -name Cargo.toml -o -name Cargo.lock \) -print 2>/dev/null)
 HAVE_RUST = [ "$${SYNCD_KERNEL:-auto}" != pure ] && $(BIN)/python native/build_backend.py --rust
 
-.PHONY: help setup venv lock check test demo bench-quick bench torture docs clean
+.PHONY: FORCE help setup venv lock check test demo bench-quick bench torture docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -35,8 +35,13 @@ $(VENV)/.tools: .requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .requirements/dev.txt
 	@touch $@
 
+# Which body is to be built. Only a change from pure to native builds anew: a native package can run pure, too.
+$(VENV)/.body: $(VENV)/.tools FORCE
+	@body=$$($(BIN)/python native/build_backend.py --body); \
+	if [ ! -e $@ ] || { [ "$$body" = native ] && [ "$$(<$@)" != native ]; }; then echo "$$body" >$@; fi
+
 # The build is said aloud first: pip hides what a build backend prints.
-$(VENV)/.installed: $(VENV)/.tools pyproject.toml native/build_backend.py $(RUST_SOURCES)
+$(VENV)/.installed: $(VENV)/.tools $(VENV)/.body pyproject.toml native/build_backend.py $(RUST_SOURCES)
 	@$(BIN)/python native/build_backend.py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
