@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 from syncd.errors import NothingRunning, SyncdError, TimedOut
 from syncd.model.path import display
 from syncd.system.dirs import find_by_target, pair_dir, socket_path
+
+STARTING = 5.0  # seconds that a watch may take until it listens
 
 
 def find_pair(source: bytes, target: bytes | None) -> tuple[bytes, bytes, Path]:
@@ -31,13 +34,9 @@ def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:
 
     Raises NothingRunning, TimedOut after `timeout` seconds, or the SyncdError that the watch answered.
     """
-    path = str(socket_path(state))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         line.settimeout(timeout)
-        try:
-            line.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise NothingRunning("no watch is running for this pair; start one: syncd watch SOURCE TARGET") from None
+        _connect(line, state)
         try:
             line.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n")
             with line.makefile("rb") as answers:
@@ -54,3 +53,25 @@ def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:
         failure.exit_code = int(error.get("data", {}).get("exit_code", 1))
         raise failure
     return body["result"]
+
+
+def _connect(line: socket.socket, state: Path) -> None:
+    """Connect. A watch that has just started copies before it listens: it gets a moment for that."""
+    until = time.monotonic() + STARTING
+    while True:
+        try:
+            line.connect(str(socket_path(state)))
+            return
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() >= until or not _is_starting(state):
+                break
+            time.sleep(0.02)
+    raise NothingRunning("no watch is running for this pair; start one: syncd watch SOURCE TARGET")
+
+
+def _is_starting(state: Path) -> bool:
+    """Whether a process that holds this pair's target began less than STARTING seconds ago."""
+    from syncd.system.locks import live_targets
+
+    began = time.time() - STARTING
+    return any(pair_dir(each.source, each.target) == state for each in live_targets() if each.started >= began)
