@@ -13,8 +13,7 @@ from syncd.errors import NothingRunning, SyncdError, TimedOut
 from syncd.model.path import display
 from syncd.system.dirs import find_by_target, pair_dir, socket_path
 
-STARTING = 3.0  # seconds that a watch may take between its lock and its socket
-PAUSE = 0.01
+STARTING = 5.0  # seconds that a watch may take until it listens
 
 
 def find_pair(source: bytes, target: bytes | None) -> tuple[bytes, bytes, Path]:
@@ -30,37 +29,14 @@ def find_pair(source: bytes, target: bytes | None) -> tuple[bytes, bytes, Path]:
     return known[0].source, known[0].target, known[0].state
 
 
-def _connect(line: socket.socket, path: str, state: Path) -> None:
-    """Connect, waiting a little for a watch that holds the target but does not listen yet."""
-    deadline = time.monotonic() + STARTING
-    while True:
-        try:
-            line.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            if time.monotonic() > deadline or not _is_held(state):
-                raise NothingRunning(
-                    "no watch is running for this pair; start one: syncd watch SOURCE TARGET"
-                ) from None
-            time.sleep(PAUSE)
-        else:
-            return
-
-
-def _is_held(state: Path) -> bool:
-    from syncd.system.locks import live_targets
-
-    return any(pair_dir(holder.source, holder.target) == state for holder in live_targets())
-
-
 def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:
     """Return the answer of the watch whose state directory this is.
 
     Raises NothingRunning, TimedOut after `timeout` seconds, or the SyncdError that the watch answered.
     """
-    path = str(socket_path(state))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         line.settimeout(timeout)
-        _connect(line, path, state)
+        _connect(line, state)
         try:
             line.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n")
             with line.makefile("rb") as answers:
@@ -77,3 +53,25 @@ def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:
         failure.exit_code = int(error.get("data", {}).get("exit_code", 1))
         raise failure
     return body["result"]
+
+
+def _connect(line: socket.socket, state: Path) -> None:
+    """Connect. A watch that has just started copies before it listens: it gets a moment for that."""
+    until = time.monotonic() + STARTING
+    while True:
+        try:
+            line.connect(str(socket_path(state)))
+            return
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() >= until or not _is_starting(state):
+                break
+            time.sleep(0.02)
+    raise NothingRunning("no watch is running for this pair; start one: syncd watch SOURCE TARGET")
+
+
+def _is_starting(state: Path) -> bool:
+    """Whether a process that holds this pair's target began less than STARTING seconds ago."""
+    from syncd.system.locks import live_targets
+
+    began = time.time() - STARTING
+    return any(pair_dir(each.source, each.target) == state for each in live_targets() if each.started >= began)

@@ -70,6 +70,7 @@ class Runner:
         self._retry: tuple[float, float] | None = None  # a full target, a missing root: due, delay
         self._troubled: tuple[float, float] | None = None  # places that could not be read or written: due, delay
         self._again: frozenset[bytes] = frozenset()
+        self._told: frozenset[bytes] = frozenset()  # removals told to cycles that left something undone
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stop = False
@@ -180,7 +181,7 @@ class Runner:
     def _removals(self) -> frozenset[bytes]:
         """Removals told until now. A sweep of a polled source would tell none, so none is asked for."""
         self._hear(barrier=self.watch.watcher.bound == 0)
-        return self._settle.removed
+        return self._settle.removed | self._told
 
     def _look_at_locks(self, now: float) -> None:
         self._settle.hold(self._locks.look(now), now)
@@ -262,6 +263,7 @@ class Runner:
         self._again = done.again if batch.everything else (self._again - batch.paths) | done.again
         if done.put or done.removed:
             _remember(self._written, batch.paths)
+        self._told = self._told | batch.removed if done.again or done.halt else frozenset()
         # A halt that names removals ends by a change or by a person; another one, when a root is there again.
         self._retry = _later(self._retry, now) if done.stopped or (done.halt and not done.halt.id) else None
         before = self._troubled_places()

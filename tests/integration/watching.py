@@ -78,7 +78,10 @@ class Watching:
 
     def run(self, command: str, *arguments: str, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
         """Run another command on this pair."""
-        return run(command, str(self.source), str(self.target), *arguments, env=self.env, limit=limit)
+        answer = run(command, str(self.source), str(self.target), *arguments, env=self.env, limit=limit)
+        if answer.returncode == 4 and self.process.poll() not in (0, None):
+            raise AssertionError(f"the watch ended: {self.errors()}")
+        return answer
 
     def status(self) -> dict[str, Any]:
         """The record of `syncd status --json`."""
