@@ -333,6 +333,8 @@ def test_a_source_that_is_emptied_and_filled_again(place: Place) -> None:
     with watching(source, target, home) as watch:
         before = read_tree(target)
         watch.process.send_signal(signal.SIGSTOP)  # what is seen half done is believed
+        state = Path(f"/proc/{watch.process.pid}/status")
+        eventually(lambda: "State:\tT" in state.read_text(), "it did not stop")
         for path in source.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         watch.process.send_signal(signal.SIGCONT)
