@@ -12,6 +12,7 @@ from syncd.kernel.contract import Status
 from syncd.kernel.pure.aside import drop_ours, put_back, set_aside
 from syncd.kernel.pure.beside import Fresh, fresh_entry, give_name, put_beside
 from syncd.kernel.pure.call import Call, Ended, Full, failing
+from syncd.kernel.pure.control import PureControl
 from syncd.kernel.pure.diff import Action
 from syncd.kernel.pure.files import (
     ABSENT,
@@ -21,6 +22,7 @@ from syncd.kernel.pure.files import (
     clamp,
     directory,
     fingerprint,
+    hash_file,
     look,
     look_or_none,
     mirrored,
@@ -266,7 +268,10 @@ def record(call: Call, action: Action, taken: Taken | None) -> Learnt:
 
 
 def write_metadata(fd: int, state: os.stat_result, entry: Entry) -> Fingerprint:
-    """Write mode and mtime where they differ. Ended if the content seems to be written meanwhile."""
+    """Write mode and mtime where they differ. Ended if somebody wrote the content meanwhile.
+
+    Setting the mtime would hide that, so the content is read once more then.
+    """
     mode = mirrored(entry.seen.mode)
     sets_time = entry.kind != Kind.DIR and clamp(state.st_mtime_ns) != entry.seen.mtime_ns
     if entry.kind != Kind.LINK and stat.S_IMODE(state.st_mode) != mode:
@@ -274,7 +279,18 @@ def write_metadata(fd: int, state: os.stat_result, entry: Entry) -> Fingerprint:
     if sets_time:
         os.utime(via_proc(fd), ns=(state.st_atime_ns, entry.seen.mtime_ns))
     after = os.fstat(fd)
-    written = after.st_size != state.st_size or (not sets_time and after.st_mtime_ns != state.st_mtime_ns)
-    if entry.kind == Kind.FILE and written:
-        raise Ended(Status.CHANGED)
+    if entry.kind == Kind.FILE:
+        written = after.st_size != state.st_size or (not sets_time and after.st_mtime_ns != state.st_mtime_ns)
+        if written or (sets_time and not reads_as(fd, entry.digest)):
+            raise Ended(Status.CHANGED)
     return fingerprint(after)
+
+
+def reads_as(fd: int, digest: bytes | None) -> bool:
+    """Whether the file of an O_PATH descriptor has that content. One that may not be read is believed."""
+    try:
+        reader = os.open(via_proc(fd), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        return True
+    with opened(reader):
+        return hash_file(reader, PureControl()) == digest
