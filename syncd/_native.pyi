@@ -1,8 +1,9 @@
-"""The typed face of the Rust module. Its classes keep the protocols of `kernel/contract.py`."""
+# The typed face of the Rust module. Its classes keep the protocols of `kernel/contract.py`.
 
 from collections.abc import Collection, Sequence
 
 from syncd.kernel.contract import Rules, RuleSource
+from syncd.model.change import Hints
 
 ABI: int
 
@@ -13,6 +14,15 @@ def compile_rules(
 ) -> Rules: ...
 
 class Kernel:
-    """Keeps `kernel.contract.Kernel`; `kernel/choose.py` hands it out as that."""
+    # Keeps `kernel.contract.Kernel`; `kernel/choose.py` hands it out as that.
 
     name: str
+
+class Watcher:
+    fd: int
+    def __init__(self, source: bytes) -> None: ...
+    def cover(self, root: int, rules: Rules, paths: Sequence[bytes] | None) -> tuple[int, tuple[bytes, ...], int]: ...
+    def watch_locks(self, root: int, directory: bytes, names: Collection[bytes]) -> None: ...
+    def read(self) -> Hints: ...
+    def drain(self) -> Hints: ...
+    def close(self) -> None: ...

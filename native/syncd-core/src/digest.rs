@@ -15,7 +15,7 @@ use crate::nested::Dir;
 use crate::path;
 use crate::read::{Unread, hash_at};
 use crate::tree::Tree;
-use crate::walk::cores;
+use crate::walk::{cores, helper};
 
 /// One file to be read, and the fingerprint under which the scan saw it.
 struct Job {
@@ -59,7 +59,13 @@ pub fn digest(
                 &mut hand.target
             };
             let (dir, name) = reached.parent(&job.path)?;
-            hash_at(dir.as_fd(), name, &mut hand.buffer, control)
+            hash_at(
+                dir.as_fd(),
+                name,
+                Some(&job.print),
+                &mut hand.buffer,
+                control,
+            )
         },
         || Hand {
             source: Reached::new(roots.0.fd()),
@@ -216,7 +222,7 @@ pub fn spread<I: Sync, O: Send, H>(
         }
     };
     std::thread::scope(|scope| {
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, each).ok();
+        let start = |_| helper().spawn_scoped(scope, each).ok();
         let helpers: Vec<_> = (1..cores()).filter_map(start).collect();
         let mut all = each();
         for helper in helpers {
@@ -246,7 +252,7 @@ pub fn hash_many(
         if name.is_empty() {
             return Err(Unread::Absent);
         }
-        let (digest, _) = hash_at(dir.as_fd(), name, buffer, control)?;
+        let (digest, _) = hash_at(dir.as_fd(), name, None, buffer, control)?;
         control.add_entries(1);
         Ok(digest)
     };

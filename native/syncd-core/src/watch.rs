@@ -22,6 +22,8 @@ use crate::exclude::Excluder;
 
 pub mod events;
 mod hear;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod watches;
 mod words;

@@ -28,7 +28,7 @@ from syncd.model.entry import Entry, Fingerprint, Kind
 from syncd.model.path import name
 from syncd.system import libc
 
-WRITING = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+WRITING = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def may_be_in_place(call: Call, action: Action, taken: Taken, state: os.stat_result) -> bool:
@@ -52,10 +52,11 @@ def put_in_place(call: Call, dir_fd: int, path: bytes, taken: Taken, old: Entry)
     at = name(path)
     with ExitStack() as fds:
         try:
-            reader = fds.enter_context(opened(open_file(dir_fd, at)))
-            if probe(reader) != 0 or fingerprint(os.fstat(reader)) != old.seen:
+            reader = fds.enter_context(opened(open_file(dir_fd, at, old.seen)))
+            if probe(reader) != 0:
                 return None
-            fd = fds.enter_context(opened(os.open(at, WRITING, dir_fd=dir_fd)))
+            # The very file that was judged, whatever has its name by now.
+            fd = fds.enter_context(opened(os.open(via_proc(reader), WRITING)))
             if fingerprint(os.fstat(fd)) != old.seen:
                 return None
             if taken.entry.seen.size > old.seen.size:

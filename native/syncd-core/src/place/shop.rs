@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use super::take::{Load, Taken};
 use super::{Dropped, End, Kept, Options};
 use crate::actions::Actions;
-use crate::base::Base;
+use crate::base::{Base, Row};
 use crate::control::Control;
 use crate::dirs::{Dir, Reached, Root, THROUGH, retry, stat_at, stat_fd};
-use crate::entry::{Meta, Side, mirrored};
+use crate::entry::{Agreed, Meta, Side, mirrored};
 use crate::error::{means_absent, stops_slice};
 use crate::exclude::Excluder;
 use crate::path;
@@ -113,6 +113,7 @@ pub struct Shop<'a> {
     stop: AtomicI32,
     kept: Mutex<Vec<Kept>>,
     dropped: Mutex<Vec<Dropped>>,
+    ways: Mutex<Vec<Row>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -152,6 +153,7 @@ impl<'a> Shop<'a> {
             stop: AtomicI32::new(0),
             kept: Mutex::default(),
             dropped: Mutex::default(),
+            ways: Mutex::default(),
         }
     }
 
@@ -207,6 +209,16 @@ impl<'a> Shop<'a> {
     /// Tell that an entry is kept aside.
     pub fn keep(&self, path: &[u8], place: &[u8]) {
         lock(&self.kept).push((path.into(), place.into()));
+    }
+
+    /// Tell of a directory that was made on the way to another entry.
+    pub fn made(&self, path: &[u8], row: Agreed) {
+        lock(&self.ways).push((path.into(), Some(row)));
+    }
+
+    /// What the baseline learns of directories made on the way.
+    pub fn ways(&self) -> Vec<Row> {
+        std::mem::take(&mut *lock(&self.ways))
     }
 
     /// Tell of bits that are not mirrored.
@@ -331,17 +343,24 @@ impl<'a> Shop<'a> {
         meta: &Meta,
     ) -> Result<bool, Errno> {
         let chown = want.owner.filter(|owner| *owner != meta.owner());
+        let late = meta.print.mtime != want.mtime;
+        if chown.is_none() && !late {
+            return Ok(false);
+        }
+        let through = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = retry(|| fs::openat(dir, name, through, Mode::empty()))?;
+        if stat_fd(fd.as_fd())?.print != meta.print {
+            return Err(Errno::STALE); // another entry took its name
+        }
         if let Some(owner) = chown {
             let (uid, gid) = Self::ids(owner);
-            let flags = AtFlags::SYMLINK_NOFOLLOW;
-            retry(|| fs::chownat(dir, name, uid, gid, flags))
+            retry(|| fs::chownat(&fd, "", uid, gid, AtFlags::EMPTY_PATH))
                 .or_else(|errno| self.forgive(errno))?;
         }
-        let late = meta.print.mtime != want.mtime;
         if late {
-            retry(|| fs::utimensat(dir, name, &times(want.mtime), AtFlags::SYMLINK_NOFOLLOW))?;
+            set_time(fd.as_fd(), want.mtime)?;
         }
-        Ok(chown.is_some() || late)
+        Ok(true)
     }
 
     // --- directories that may not be written --------------------------------------------------

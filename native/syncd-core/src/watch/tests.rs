@@ -1,0 +1,230 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::event::Timespec;
+
+use super::*;
+use crate::dirs::Root;
+use crate::ignore::Ignore;
+use crate::testing::Scratch;
+
+struct Scene {
+    scratch: Scratch,
+    rules: Arc<Ignore>,
+    watcher: Watcher,
+}
+
+impl Scene {
+    fn new(dirs: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        for dir in dirs {
+            fs::create_dir_all(scratch.path().join("source").join(dir)).unwrap();
+        }
+        let source = scratch.path().join("source");
+        let rules: &[u8] = b"ignored\n/new/b\n";
+        let scene = Self {
+            rules: Arc::new(Ignore::new(
+                [rules],
+                vec![b".ignore".to_vec()],
+                [],
+                BTreeSet::new(),
+            )),
+            watcher: Watcher::new(source.as_os_str().as_encoded_bytes()).unwrap(),
+            scratch,
+        };
+        scene.cover(None);
+        scene.watcher.drain();
+        scene
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.scratch.path().join("source").join(path)
+    }
+
+    fn root(&self) -> Root {
+        Root::open(self.path("").as_os_str().as_encoded_bytes()).unwrap()
+    }
+
+    fn cover(&self, paths: Option<&[&str]>) -> Coverage {
+        let paths: Option<Vec<_>> =
+            paths.map(|paths| paths.iter().map(|p| p.as_bytes().to_vec()).collect());
+        let rules = Arc::clone(&self.rules) as Arc<dyn Excluder + Send>;
+        self.watcher
+            .cover(self.root().fd(), rules, paths.as_deref())
+            .unwrap()
+    }
+
+    fn ready(&self) -> Vec<String> {
+        let hints = self.watcher.drain();
+        let ready = hints.words.iter().filter(|(_, word)| word.ready);
+        let mut paths: Vec<_> = ready
+            .map(|(path, _)| String::from_utf8_lossy(path).into_owned())
+            .collect();
+        paths.sort();
+        paths
+    }
+}
+
+fn wait_for(watcher: &Watcher) -> bool {
+    let shared = watcher.shared().unwrap();
+    let bell = shared.inbox.fd();
+    let limit = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    poll(
+        &mut [PollFd::from_borrowed_fd(bell, PollFlags::IN)],
+        Some(&limit),
+    ) == Ok(1)
+}
+
+#[test]
+fn the_thread_rings() {
+    let scene = Scene::new(&["d", "ignored"]);
+    fs::write(scene.path("ignored/f"), "").unwrap();
+    fs::write(scene.path("d/f"), "").unwrap();
+    assert!(wait_for(&scene.watcher));
+    let mut ready = false;
+    while !ready {
+        assert!(wait_for(&scene.watcher));
+        let hints = scene.watcher.read();
+        assert!(hints.words.keys().all(|path| **path == *b"d/f"));
+        ready = hints.words.values().any(|word| word.ready);
+    }
+}
+
+#[test]
+fn new_trees_are_watched_and_their_rules_learnt() {
+    let scene = Scene::new(&["d"]);
+    let outside = scene.scratch.path().join("t");
+    fs::create_dir_all(outside.join("a/b")).unwrap();
+    fs::write(outside.join(".ignore"), "secret\n").unwrap();
+    fs::rename(&outside, scene.path("d/t")).unwrap();
+    let hints = scene.watcher.drain();
+    assert!(hints.words[&b"d/t"[..]].deep);
+    fs::write(scene.path("d/t/a/b/f"), "").unwrap();
+    fs::write(scene.path("d/t/a/secret"), "").unwrap();
+    assert_eq!(scene.ready(), ["d/t/a/b/f"]);
+}
+
+#[test]
+fn a_renamed_tree_speaks_under_its_new_name() {
+    let scene = Scene::new(&["a/b/c", "d"]);
+    fs::rename(scene.path("a"), scene.path("d/e")).unwrap();
+    fs::write(scene.path("d/e/b/c/f"), "").unwrap();
+    let hints = scene.watcher.drain();
+    assert_eq!(hints.moves, [(b"a"[..].into(), b"d/e"[..].into())]);
+    assert!(hints.words[&b"d/e"[..]].deep && hints.words[&b"a"[..]].removed);
+    fs::write(scene.path("d/e/b/c/g"), "").unwrap();
+    assert_eq!(scene.ready(), ["d/e/b/c/g"]);
+    fs::rename(scene.path("d/e"), scene.path("new")).unwrap(); // where b is ignored
+    scene.watcher.drain();
+    fs::write(scene.path("new/b/c/f"), "").unwrap();
+    fs::write(scene.path("new/f"), "").unwrap();
+    assert_eq!(scene.ready(), ["new/f"]);
+    assert_eq!(scene.cover(None).watched, 3);
+}
+
+#[test]
+fn a_part_is_covered_from_its_topmost_unknown_directory() {
+    let scene = Scene::new(&["a/b/c", "ignored/x"]);
+    let covered = scene.cover(Some(&["a/b/c", "ignored/x", "absent/x", ""]));
+    assert_eq!(
+        (covered.watched, covered.refused.len(), covered.errno),
+        (4, 0, 0)
+    );
+}
+
+#[test]
+fn locks_are_told_apart() {
+    let scene = Scene::new(&["ignored/x", "d"]);
+    let root = scene.root();
+    for dir in [&b"ignored"[..], b"d", b"absent"] {
+        scene
+            .watcher
+            .watch_locks(root.fd(), dir, vec![b"index.lock".to_vec()]);
+    }
+    fs::write(scene.path("ignored/other"), "").unwrap();
+    assert_eq!(scene.watcher.drain(), Hints::default());
+    fs::write(scene.path("ignored/index.lock"), "").unwrap();
+    let hints = scene.watcher.drain();
+    assert!(hints.locks && hints.words.is_empty());
+    fs::write(scene.path("d/index.lock"), "").unwrap();
+    let hints = scene.watcher.drain();
+    assert!(hints.locks && hints.words.len() == 1);
+    fs::remove_dir_all(scene.path("ignored")).unwrap();
+    assert!(scene.watcher.drain().locks);
+}
+
+#[test]
+fn the_end_of_the_root_is_a_rescan() {
+    for end in [
+        (|source: &Path| fs::remove_dir_all(source).unwrap()) as fn(&Path),
+        |source| fs::rename(source, source.with_extension("gone")).unwrap(),
+    ] {
+        let scene = Scene::new(&["d"]);
+        end(&scene.path(""));
+        assert!(scene.watcher.drain().rescan);
+    }
+    let scene = Scene::new(&["d"]);
+    let source = scene.path("");
+    fs::rename(
+        scene.scratch.path().join("source"),
+        scene.scratch.path().join("old"),
+    )
+    .unwrap();
+    scene.watcher.drain();
+    fs::create_dir_all(source.join("e")).unwrap();
+    fs::create_dir(scene.scratch.path().join("old/e")).unwrap(); // not the one at this path now
+    assert!(scene.watcher.drain().rescan);
+    assert_eq!(scene.cover(None).watched, 2);
+    fs::write(scene.path("e/f"), "").unwrap();
+    assert_eq!(scene.ready(), ["e/f"]);
+}
+
+#[test]
+fn closing_ends_the_thread() {
+    let scene = Scene::new(&["d"]);
+    let shared = Arc::downgrade(&scene.watcher.shared().unwrap());
+    scene.watcher.close();
+    scene.watcher.close();
+    assert!(shared.upgrade().is_none());
+    assert_eq!(
+        (scene.watcher.fd(), scene.watcher.drain()),
+        (-1, Hints::default())
+    );
+}
+
+#[test]
+fn what_is_decoded_from_garbage_harms_nothing() {
+    let scene = Scene::new(&["a/b", "d"]);
+    let shared = scene.watcher.shared().unwrap();
+    let mut seed = 7_u64;
+    let mut next = move |below: u64| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    for _ in 0..3000 {
+        let mut bytes = Vec::new();
+        for _ in 0..4 {
+            let name: &[u8] = [&b"a"[..], b"b", b"d", b"", b"..", b"a/b"][next(6) as usize];
+            bytes.extend((next(6) as i32 - 1).to_ne_bytes());
+            bytes.extend((1_u32 << next(32) | 1 << next(32)).to_ne_bytes());
+            bytes.extend((next(3) as u32).to_ne_bytes());
+            bytes.extend((name.len() as u32 + 1).to_ne_bytes());
+            bytes.extend(name);
+            bytes.push(0);
+        }
+        shared.with_work(|work| {
+            work.known.backlog = bytes;
+            work.pump();
+        });
+    }
+    scene.watcher.drain();
+    assert_eq!(scene.cover(None).watched, 4);
+    fs::write(scene.path("a/b/f"), "").unwrap();
+    assert!(scene.watcher.drain().words.contains_key(&b"a/b/f"[..]));
+}
