@@ -72,7 +72,7 @@ class Settle:
     @property
     def removed(self) -> frozenset[bytes]:
         """Paths of which a removal was told and that nobody has taken yet."""
-        return frozenset(self._removed)
+        return frozenset(self._removed | self._burst.removed if self._burst else self._removed)
 
     def offer(self, hints: Hints, now: float) -> None:
         """Take in what a watcher said. Later words on a path replace earlier ones."""

@@ -165,7 +165,9 @@ class Engine:
         watcher, reason = choose("auto", settings.source, load())
         self.reports: list[Any] = []
         status = Status(settings.source, settings.target, "", watcher.name, reason)
-        self.runner = Runner(self.opened.pair, Watch(watcher), status, self.reports.append)
+        self.runner = Runner(
+            self.opened.pair, Watch(watcher, self.opened.pair.settings.source), status, self.reports.append
+        )
         self.thread = threading.Thread(target=self.runner.run)
         self.thread.start()
         assert self.runner.started.wait(30)

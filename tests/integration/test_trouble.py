@@ -110,7 +110,7 @@ def test_too_few_watches(place: Place) -> None:
         status = watch.status()
         assert status["watched"] <= FEW
         assert status["bound"] > 0, "the rest is polled, and status says how often"
-        assert "max_user_watches" in json.dumps(status), "the message names the limit"
+        assert "max_inotify_watches" in json.dumps(status), "the message names the limit that is lower"
         for number in (1, 30, 59):
             (source / f"d{number}" / "deep" / f"f{number}").write_text("edited")
         eventually(lambda: not differences(source, target), "polled places did not arrive", status["bound"] + 5)

@@ -15,7 +15,7 @@ use crate::nested::Dir;
 use crate::path;
 use crate::read::{Unread, hash_at};
 use crate::tree::Tree;
-use crate::walk::cores;
+use crate::walk::{cores, helper};
 
 /// One file to be read, and the fingerprint under which the scan saw it.
 struct Job {
@@ -222,7 +222,7 @@ pub fn spread<I: Sync, O: Send, H>(
         }
     };
     std::thread::scope(|scope| {
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, each).ok();
+        let start = |_| helper().spawn_scoped(scope, each).ok();
         let helpers: Vec<_> = (1..cores()).filter_map(start).collect();
         let mut all = each();
         for helper in helpers {

@@ -205,33 +205,32 @@ impl AsFd for Dir<'_> {
     }
 }
 
-/// The last directory that was reached, for calls on many paths in order.
+/// The last directories that were reached, for calls on many paths in order.
 #[derive(Debug)]
 pub struct Reached<'a> {
     root: BorrowedFd<'a>,
-    path: Vec<u8>,
-    fd: Option<Arc<OwnedFd>>,
+    last: Vec<(Vec<u8>, Arc<OwnedFd>)>,
 }
+
+/// A directory and the one above it.
+const REACHED: usize = 2;
 
 impl<'a> Reached<'a> {
     /// Nothing below `root` was reached yet.
     pub fn new(root: BorrowedFd<'a>) -> Self {
         Reached {
             root,
-            path: Vec::new(),
-            fd: None,
+            last: Vec::new(),
         }
     }
 
-    /// The directory, if it is the last that was reached.
+    /// The directory, if it is one of the last that were reached.
     pub fn last(&self, path: &[u8]) -> Option<Dir<'a>> {
         if path.is_empty() {
             return Some(Dir::Root(self.root));
         }
-        self.fd
-            .as_ref()
-            .filter(|_| self.path == path)
-            .map(|fd| Dir::Below(Arc::clone(fd)))
+        let found = self.last.iter().find(|(known, _)| known == path);
+        found.map(|(_, fd)| Dir::Below(Arc::clone(fd)))
     }
 
     /// A directory, to go through.
@@ -239,11 +238,11 @@ impl<'a> Reached<'a> {
         if let Some(dir) = self.last(path) {
             return Ok(dir);
         }
-        self.fd = None;
         let fd = Arc::new(open_below(self.root, path, THROUGH)?);
-        self.path.clear();
-        self.path.extend_from_slice(path);
-        self.fd = Some(Arc::clone(&fd));
+        if self.last.len() == REACHED {
+            self.last.remove(0);
+        }
+        self.last.push((path.to_vec(), Arc::clone(&fd)));
         Ok(Dir::Below(fd))
     }
 
@@ -253,9 +252,9 @@ impl<'a> Reached<'a> {
         Ok((self.get(above)?, name))
     }
 
-    /// Forget it: what stands there may be another directory by now.
+    /// Forget them: what stands there may be another directory by now.
     pub fn forget(&mut self) {
-        self.fd = None;
+        self.last.clear();
     }
 }
 

@@ -74,6 +74,13 @@ impl<V> Dir<V> {
     fn insert(&mut self, at: usize, name: &[u8], value: Option<V>) {
         let length = name.len().min(0xffff);
         let place = (self.names.len() as u64) << 16 | length as u64;
+        // Room for an eighth more rather than twice as much: most directories stay as they are.
+        if self.names.capacity() - self.names.len() < length {
+            self.names.reserve_exact(length + self.names.len() / 8);
+        }
+        if self.kids.capacity() == self.kids.len() {
+            self.kids.reserve_exact(1 + self.kids.len() / 8);
+        }
         self.names.extend_from_slice(&name[..length]);
         self.kids.insert(
             at,

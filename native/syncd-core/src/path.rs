@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-/// No tree is followed deeper than this: what lies below is unknown.
+/// No path has more components: a directory that deep is unknown.
 ///
 /// Every path that a program can name by one string has fewer components.
 pub const MAX_DEPTH: usize = 4096;

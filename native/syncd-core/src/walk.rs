@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
@@ -150,9 +150,16 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// How many threads a call may use.
+/// A thread that helps. Its stack is that of a main thread: trees are deep, and it costs nothing.
+pub fn helper() -> std::thread::Builder {
+    std::thread::Builder::new().stack_size(8 << 20)
+}
+
+/// How many threads a call may use. Asked once: it costs the reading of several files.
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8))
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let ask = || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
+    *CORES.get_or_init(ask)
 }
 
 /// Read the directory at `top`, on `device`, and all below it.
@@ -195,7 +202,7 @@ pub fn walk(
         reader.run(|| {
             if !spread && pool.seen.load(Relaxed) > ALONE && pool.lock().tasks.len() > 1 {
                 spread = true;
-                let start = |_| std::thread::Builder::new().spawn_scoped(scope, help).ok();
+                let start = |_| helper().spawn_scoped(scope, help).ok();
                 helpers.extend((1..cores()).filter_map(start));
             }
         });
@@ -336,7 +343,7 @@ impl<'a, 'w> Reader<'a, 'w> {
                 .push(ways.trouble(&task.path, Errno::CANCELED, "scan"));
             return Ok(None);
         }
-        if path::depth(&task.path) > path::MAX_DEPTH {
+        if path::depth(&task.path) >= path::MAX_DEPTH {
             self.found
                 .troubles
                 .push(ways.trouble(&task.path, Errno::NAMETOOLONG, "scan"));

@@ -129,6 +129,15 @@ pub struct Actions {
     pub inner: Arc<actions::Actions>,
 }
 
+impl Drop for Actions {
+    fn drop(&mut self) {
+        if self.inner.len() > LARGE && Arc::strong_count(&self.inner) == 1 {
+            self.inner = Arc::new(actions::Actions::new(Arc::default(), |_| Verb::Leave));
+            syncd_core::sys::trim();
+        }
+    }
+}
+
 #[pymethods]
 impl Actions {
     fn __len__(&self) -> usize {
