@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bench import axes, report, trees
 from bench.axes import Bench, Log
-from bench.disk import NoDisk, Scratch
+from bench.disk import NoDisk, Scratch, enter_namespace
 from bench.engines.base import SYNCD, EngineFailed
 from bench.engines.catalogue import engines
 
@@ -205,6 +205,7 @@ def interrupted(*_: object) -> None:
 
 
 if __name__ == "__main__":
+    enter_namespace()
     signal.signal(signal.SIGTERM, interrupted)
     try:
         sys.exit(main())

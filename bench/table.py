@@ -96,7 +96,7 @@ def judge(log: Log, row: Row) -> Result | None:
     if not row.reference:
         value = median(list(values.values()))
         good = value < row.least if row.strict else value <= row.least
-        aim = row.aim is None or value <= row.aim
+        aim = row.aim is not None and value <= row.aim
         spread = (min(values.values()), max(values.values()))
         return Result(row, value, None, None, spread, len(values), verdict(good, aim))
     others = log.rounds(row.axis, row.reference, row.metric)
@@ -106,7 +106,7 @@ def judge(log: Log, row: Row) -> Result | None:
     ratios = [values[r] / others[r] if others[r] else float("inf") for r in both]
     shares = [values[r] / (row.least * others[r] + row.plus) if others[r] or row.plus else float("inf") for r in both]
     good = median(shares) < 1 if row.strict else median(shares) <= 1
-    aim = row.aim is None or median(ratios) <= row.aim
+    aim = row.aim is not None and median(ratios) <= row.aim
     return Result(
         row,
         median([values[r] for r in both]),
