@@ -21,7 +21,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST_SOURCES := $(shell find native -path native/target -prune -o \( -name '*.rs' -o -name Cargo.toml -o -name Cargo.lock \) -print 2>/dev/null)
 HAVE_RUST = [ "$${SYNCD_KERNEL:-auto}" != pure ] && $(BIN)/python native/build_backend.py --rust
 
-.PHONY: help setup venv lock check test demo bench-quick bench torture docs clean
+.PHONY: FORCE help setup venv lock check test demo bench-quick bench torture docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -35,8 +35,13 @@ $(VENV)/.tools: .requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .requirements/dev.txt
 	@touch $@
 
+# Which body is to be built. Only a change from pure to native builds anew: a native package can run pure, too.
+$(VENV)/.body: $(VENV)/.tools FORCE
+	@body=$$($(BIN)/python native/build_backend.py --body); \
+	if [ ! -e $@ ] || { [ "$$body" = native ] && [ "$$(<$@)" != native ]; }; then echo "$$body" >$@; fi
+
 # The build is said aloud first: pip hides what a build backend prints.
-$(VENV)/.installed: $(VENV)/.tools pyproject.toml native/build_backend.py $(RUST_SOURCES)
+$(VENV)/.installed: $(VENV)/.tools $(VENV)/.body pyproject.toml native/build_backend.py $(RUST_SOURCES)
 	@$(BIN)/python native/build_backend.py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -64,14 +69,14 @@ check-rust:
 
 test: $(VENV)/.installed ## the whole suite: native and pure kernel, uvloop and asyncio, cargo test
 	@if $(BIN)/python -c 'import syncd._native' 2>/dev/null; then \
-	  echo "== whole suite: native kernel, uvloop"; SYNCD_KERNEL=native $(BIN)/pytest -n $(JOBS); \
-	  echo "== tests marked kernel: pure kernel"; SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS) -m kernel; \
+	  echo "== whole suite: native kernel, uvloop"; SYNCD_KERNEL=native $(BIN)/pytest -n $(JOBS) -m "not slow"; \
+	  echo "== tests marked kernel: pure kernel"; SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS) -m "kernel and not slow"; \
 	else \
 	  echo "*** no native kernel in .venv: the whole suite runs on the pure one ***" >&2; \
-	  SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS); \
+	  SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS) -m "not slow"; \
 	fi
 	@echo "== tests marked loop: asyncio"
-	@SYNCD_LOOP=asyncio $(BIN)/pytest -n $(JOBS) -m loop
+	@SYNCD_LOOP=asyncio $(BIN)/pytest -n $(JOBS) -m "loop and not slow"
 	@if $(HAVE_RUST); then echo "== cargo test"; $(CARGO) test $(MANIFEST) --workspace --exclude syncd-py --quiet; \
 	else echo "*** SKIPPED: cargo test ***" >&2; fi
 
@@ -84,8 +89,9 @@ bench-quick: $(VENV)/.installed ## the speed table in at most 5 minutes
 bench: $(VENV)/.installed ## the speed table in full, saved in bench/results/
 	@$(BIN)/python -m bench.run --save
 
-torture: $(VENV)/.installed ## ten minutes of load that ends equal
-	@$(BIN)/python -m pytest -n 0 --timeout 1200 tests/torture
+torture: $(VENV)/.installed ## ten minutes of load that ends equal, then the long runs
+	@$(BIN)/pytest -n 0 --timeout 1200 -m torture tests/torture
+	@$(BIN)/pytest -n 0 --timeout 1200 -m "slow and not torture"
 
 docs: $(VENV)/.installed ## renew docs/cli.md and the exit codes
 	@$(BIN)/python docs/gen_cli.py

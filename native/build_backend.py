@@ -6,7 +6,8 @@ every case: a broken kernel must never turn into a slow one.
 
 Wheels are made by maturin (native) or hatchling (pure); the sdist is the same for both and made by hatchling.
 The optional hooks for metadata alone are left out, because hatchling has none; installers build the wheel once.
-Run as a program it prints what would be built, and with `--rust` exits with 0 only if the compiler would do.
+Run as a program it says what would be built; with `--body` in one word, and with `--rust` it exits with 0 only if
+the compiler would do.
 """
 
 from __future__ import annotations
@@ -149,7 +150,9 @@ def main() -> int:
         if why:
             print(f"*** syncd: no usable Rust: {why} ***", file=sys.stderr)
         return 1 if why else 0
-    if native():
+    if "--body" in sys.argv[1:]:
+        print("native" if native() else "pure")
+    elif native():
         print("syncd: building with the native kernel")
     else:
         announce()

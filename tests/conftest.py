@@ -13,6 +13,8 @@ from syncd.kernel.choose import load
 from syncd.kernel.contract import Kernel
 from tests.trees import Literal, build
 
+pytest_plugins = ["tests.skips"]
+
 # A native body that cannot be imported fails its tests; only SYNCD_KERNEL=pure leaves it out.
 KERNELS = ["pure"] if os.environ.get("SYNCD_KERNEL") == "pure" else ["native", "pure"]
 

@@ -29,16 +29,18 @@ def missing() -> str:
 
 
 @contextmanager
-def share(directory: Path, point: Path, round_trip: float = 0.0005) -> Iterator[Path]:
-    """Mount `directory` at `point` by sshfs."""
+def share(directory: Path, point: Path, round_trip: float = 0.0005, options: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Mount `directory` at `point` by sshfs, with further options of it such as "dir_cache=no"."""
     point.mkdir(exist_ok=True)
     pipe = f"{sys.executable} {Path(__file__).resolve()}"
-    command = ["sshfs", "-o", f"ssh_command={pipe}", f"pipe:{directory.resolve()}", str(point)]
+    chosen = [part for option in (f"ssh_command={pipe}", *options) for part in ("-o", option)]
+    command = ["sshfs", *chosen, f"pipe:{directory.resolve()}", str(point)]
     subprocess.run(command, env=os.environ | {ROUND_TRIP: str(round_trip)}, check=True, timeout=30)
     try:
         yield point
     finally:
-        while os.path.ismount(point) and subprocess.run(["fusermount3", "-uz", str(point)]).returncode == 0:
+        # Asked of a mount whose server is dead, `os.path.ismount` says no.
+        while subprocess.run(["fusermount3", "-uz", str(point)], capture_output=True).returncode == 0:
             pass
 
 

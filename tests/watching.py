@@ -18,11 +18,13 @@ from syncd.watchers.words import Words
 
 EVENTS = ("inotify", "pyinotify")  # exact and at once
 SLACK = 8.0  # seconds that a loaded machine may add to a watcher's bound
+SWEEP = 0.05  # seconds between two sweeps
 PATTERNS = b"ignored\n*.log\n"
 
 
 def make(name: str, path: bytes, kernel: Kernel, monkeypatch) -> Watcher:
     """The watcher of that name; those that sweep do it more often than they would."""
+    name = name.partition(", ")[0]
     if name == "inotify":
         from syncd.watchers.native import NativeWatcher
 
@@ -34,16 +36,16 @@ def make(name: str, path: bytes, kernel: Kernel, monkeypatch) -> Watcher:
     if name == "poll":
         from syncd.watchers.poll import PollWatcher
 
-        return PollWatcher(path, kernel, least=0.05)
+        return PollWatcher(path, kernel, least=SWEEP)
     from syncd.watchers import watchdog
 
-    monkeypatch.setattr(watchdog, "INTERVAL", 0.05)
+    monkeypatch.setattr(watchdog, "INTERVAL", SWEEP)
     return watchdog.WatchdogWatcher(path, polling=name == "watchdog-poll")
 
 
 def kernel_for(name: str) -> Kernel:
-    """A kernel whose rules the watcher of that name understands."""
-    return load("native" if name == "inotify" else "pure")
+    """A kernel whose rules the watcher of that name understands; "poll, native" sweeps with the native one."""
+    return load("native" if name == "inotify" or name.endswith(", native") else "pure")
 
 
 def covers(hints: Hints, path: bytes) -> bool:

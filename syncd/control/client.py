@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 from syncd.errors import NothingRunning, SyncdError, TimedOut
 from syncd.model.path import display
 from syncd.system.dirs import find_by_target, pair_dir, socket_path
+
+STARTING = 3.0  # seconds that a watch may take between its lock and its socket
+PAUSE = 0.01
 
 
 def find_pair(source: bytes, target: bytes | None) -> tuple[bytes, bytes, Path]:
@@ -26,6 +30,28 @@ def find_pair(source: bytes, target: bytes | None) -> tuple[bytes, bytes, Path]:
     return known[0].source, known[0].target, known[0].state
 
 
+def _connect(line: socket.socket, path: str, state: Path) -> None:
+    """Connect, waiting a little for a watch that holds the target but does not listen yet."""
+    deadline = time.monotonic() + STARTING
+    while True:
+        try:
+            line.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > deadline or not _is_held(state):
+                raise NothingRunning(
+                    "no watch is running for this pair; start one: syncd watch SOURCE TARGET"
+                ) from None
+            time.sleep(PAUSE)
+        else:
+            return
+
+
+def _is_held(state: Path) -> bool:
+    from syncd.system.locks import live_targets
+
+    return any(pair_dir(holder.source, holder.target) == state for holder in live_targets())
+
+
 def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:
     """Return the answer of the watch whose state directory this is.
 
@@ -34,10 +60,7 @@ def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:
     path = str(socket_path(state))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         line.settimeout(timeout)
-        try:
-            line.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise NothingRunning("no watch is running for this pair; start one: syncd watch SOURCE TARGET") from None
+        _connect(line, path, state)
         try:
             line.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n")
             with line.makefile("rb") as answers:

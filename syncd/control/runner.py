@@ -63,6 +63,9 @@ class Runner:
         self._on_report = on_report
         self._settle = Settle(pair.settings.timing)
         self._locks = LockWatch(pair)
+        pair.hear = self._removals
+        self._notes = status.notes
+        self._message: str | None = None  # the watcher's
         self._busy: dict[bytes, tuple[float, float]] = {}  # path -> due, delay
         self._retry: tuple[float, float] | None = None  # a full target, a missing root: due, delay
         self._troubled: tuple[float, float] | None = None  # places that could not be read or written: due, delay
@@ -174,6 +177,11 @@ class Runner:
         new = frozenset(new for _, new in candidates(self.pair.baseline.base, hints.moves))
         return hints._replace(ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
 
+    def _removals(self) -> frozenset[bytes]:
+        """Removals told until now. A sweep of a polled source would tell none, so none is asked for."""
+        self._hear(barrier=self.watch.watcher.bound == 0)
+        return self._settle.removed
+
     def _look_at_locks(self, now: float) -> None:
         self._settle.hold(self._locks.look(now), now)
         if self._locks.held_by != self.status.held_by:
@@ -197,7 +205,7 @@ class Runner:
             return EVERYTHING
         if self._again:
             again, self._again = self._again, frozenset()
-            return Batch(again)
+            return Batch(again, deep=again)
         if doubted := self.pair.overdue(now):
             return Batch(doubted)
         late = frozenset(path for path, (due, _) in self._busy.items() if now >= due)
@@ -218,7 +226,7 @@ class Runner:
         if batch.everything or names_rule_file(batch.paths, self.pair.settings):
             return self._full_cycle(batch._replace(everything=True))
         patient = bool(self._busy) and batch.paths <= self._busy.keys()
-        done = cycle(self.pair, batch, patient=patient, announce=self.announce)
+        done = self._try(batch, patient=patient)
         if done.halt is not None:  # judged again as a whole, so that its id names every removal
             return self._full_cycle(batch._replace(everything=True))
         return self._after(done, batch)
@@ -227,11 +235,21 @@ class Runner:
         """Watch everything anew and look at everything."""
         self._show(state=State.STARTING if self.status.cycles == 0 else State.APPLYING)
         self.pair.recompile()
-        with self.pair.roots() as roots:
-            if not isinstance(roots, Halt):
-                self.watch.cover(roots[0], self.pair.rules)
-        self._look_at_locks(time.monotonic())
-        return self._after(cycle(self.pair, batch, announce=self.announce), batch)
+        return self._after(self._try(batch, cover=True), batch)
+
+    def _try(self, batch: Batch, *, cover: bool = False, patient: bool = False) -> CycleReport:
+        """One cycle. No descriptor left, a state directory without room: that halts a watch and does not end it."""
+        try:
+            if cover:
+                with self.pair.roots() as roots:
+                    if not isinstance(roots, Halt):
+                        self.watch.cover(roots[0], self.pair.rules)
+                self._look_at_locks(time.monotonic())
+            return cycle(self.pair, batch, patient=patient, announce=self.announce)
+        except OSError as error:
+            if self.once or self.status.cycles == 0:
+                raise
+            return CycleReport(self.pair.number, batch.everything, halt=Halt(f"a cycle failed: {error}"))
 
     def _after(self, done: CycleReport, batch: Batch) -> CycleReport:
         now = time.monotonic()
@@ -247,6 +265,10 @@ class Runner:
         # A halt that names removals ends by a change or by a person; another one, when a root is there again.
         self._retry = _later(self._retry, now) if done.stopped or (done.halt and not done.halt.id) else None
         before = self._troubled_places()
+        if (message := self.watch.watcher.message) != self._message:
+            self._message = message
+            self._show(notes=(*self._notes, message) if message else self._notes)
+            done = done._replace(notes=(*done.notes, message)) if message else done
         self._tell(done, batch)
         if not (troubled := self._troubled_places()):
             self._troubled = None
@@ -282,7 +304,10 @@ class Runner:
     def _mounts_changed(self, fd: int) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         os.read(fd, 1)
-        now = self._mounts_that_matter()
+        try:
+            now = self._mounts_that_matter()
+        except OSError:
+            now = ()  # no descriptor is left; a later look finds a difference
         if now != self._mounts:
             self._mounts = now
             self._cycle(EVERYTHING)
@@ -337,7 +362,7 @@ class Runner:
                 return Flushed(halt=done.halt, cycles=cycles)
             if done.stopped:
                 return Flushed(problems=done.problems, cycles=cycles)
-            batch = Batch(self._again) if self._again else None
+            batch = Batch(self._again, deep=self._again) if self._again else None
             self._again = frozenset()
             if batch is None and self.pair.links_changed and (extra := self.pair.recheck([])):
                 batch = Batch(extra)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -47,6 +47,7 @@ class Pair:
         self.replaced = False  # the source root is another directory than the one first seen
         self.lying = _lies(settings.source)
         self._seen: list[tuple[int, int] | None] = [None, None]
+        self.hear: Callable[[], frozenset[bytes]] = frozenset  # removals that were told and not taken yet
         self._absent: dict[bytes, float] = {}
         self._vouched: set[bytes] = set()  # those of them whose removal was explained at the first look
         self._shared: list[bytes] = []  # paths of the baseline that say so themselves, when `_names` was made
@@ -111,6 +112,9 @@ class Pair:
         base = self.baseline.base
         removed = batch.removed | self._vouched
         diff = self.kernel.diff(base, sight.source, sight.target, removed)
+        if diff.unexplained and (told := self.hear() - removed):  # removed while this cycle looked
+            removed |= told
+            diff = self.kernel.diff(base, sight.source, sight.target, removed)
         if diff.unexplained and self._vcs_state(roots) != self.baseline.notes.get("vcs"):
             diff = self.kernel.diff(base, sight.source, sight.target, removed, True)
         return diff

@@ -34,7 +34,9 @@ def report(
     entries: int,
 ) -> CycleReport:
     """Sum up a cycle that ran."""
-    problems = [problem(t) for t in (*sight.source.troubles, *sight.target.troubles, *applied.troubles)]
+    troubles = [*sight.source.troubles, *sight.target.troubles, *applied.troubles]
+    moving = frozenset(trouble.path for trouble in troubles if (trouble.errno, trouble.op) == (errno.EAGAIN, "scan"))
+    problems = [problem(trouble) for trouble in troubles if trouble.path not in moving]
     if applied.stopped:
         problems.append(Problem(b"", applied.stopped, "write", Side.TARGET.name.lower()))
     problems += [Problem(path, errno.EAGAIN, "busy") for path in applied.busy]
@@ -54,7 +56,7 @@ def report(
         entries=entries,
         problems=tuple(problems),
         busy=tuple(applied.busy),
-        again=frozenset(applied.again),
+        again=moving.union(applied.again),
         drift=drift,
         aside=tuple((path, kept.decode("utf-8", "backslashreplace")) for path, kept in applied.aside),
         others=tuple(sight.source.others),

@@ -69,6 +69,11 @@ class Settle:
     def __len__(self) -> int:
         return len(self._ready) + len(self._waiting) + (len(self._burst.paths) if self._burst else 0)
 
+    @property
+    def removed(self) -> frozenset[bytes]:
+        """Paths of which a removal was told and that nobody has taken yet."""
+        return frozenset(self._removed | self._burst.removed if self._burst else self._removed)
+
     def offer(self, hints: Hints, now: float) -> None:
         """Take in what a watcher said. Later words on a path replace earlier ones."""
         if not (hints.ready or hints.waiting or hints.rescan):

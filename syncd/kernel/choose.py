@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from functools import cache
+from typing import cast
 
 from syncd.errors import SyncdError, UsageError
 from syncd.kernel.contract import Kernel
@@ -41,5 +42,4 @@ def load(name: str = "auto") -> Kernel:
         ) from error
     if _native.ABI != ABI:
         raise SyncdError("the native kernel is of another version of syncd; reinstall it")
-    kernel: Kernel = _native.Kernel()
-    return kernel
+    return cast("Kernel", _native.Kernel())

@@ -322,6 +322,8 @@ class Kernel(Protocol):
           is looked at too (shallow), and so are directories on the way that `known` lacks.
         * A place where no directory stands, or a directory that `known` lacks, counts as deep,
           unless it was only looked at on the way.
+        * A directory of `known` that goes away between the two steps is trouble (EAGAIN): what it held is
+          not in scope, and nothing may be made of its absence alone.
         * TARGET: give it the source's `Tree.scope`; it is looked at as it stands.
         Scopes are sorted and without repetition; excluded places leave them.
         """

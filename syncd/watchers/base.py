@@ -29,6 +29,7 @@ class Watcher(Protocol):
     """
 
     name: str
+    message: str | None  # what the user has to know of what cannot be watched; changes only in `cover`
     bound: float  # seconds within which a change is told, 0 = at once
     fd: int  # readable while `read` has something to say; for poll(2)
 

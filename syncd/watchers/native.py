@@ -18,6 +18,7 @@ class NativeWatcher:
     """
 
     name = "inotify"
+    message: str | None = None
     bound = 0.0
 
     def __init__(self, path: bytes) -> None:

@@ -13,6 +13,7 @@ class NoWatcher:
     """Watches nothing, for `sync`."""
 
     name = "none"
+    message: str | None = None
     bound = 0.0
     fd = -1
 

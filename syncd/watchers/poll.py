@@ -47,6 +47,7 @@ class PollWatcher:
     """
 
     name = "poll"
+    message: str | None = None
 
     def __init__(self, path: bytes, kernel: Kernel, fstype: str = "", least: float = LEAST) -> None:
         self._path = path
@@ -66,6 +67,7 @@ class PollWatcher:
         self._asked = 0  # sweeps that were wanted at once
         self._done = 0  # of those, how many a finished sweep answered
         self._closed = False
+        self._failure: BaseException | None = None  # what ended the thread
         self._sweeping = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -97,7 +99,9 @@ class PollWatcher:
                 self._before = self._before._replace(locks=before | _look_at(root.fd, paths))
 
     def read(self) -> Hints:
-        """See the protocol."""
+        """See the protocol. Raises what ended the thread, if it came to that: nothing is told any more."""
+        if self._failure is not None:
+            raise self._failure
         items, lost = self._inbox.take()
         words = Words()
         for hints in items:
@@ -112,7 +116,7 @@ class PollWatcher:
                 self._asked += 1
                 ticket = self._asked
                 self._turn.notify_all()
-                self._turn.wait_for(lambda: self._done >= ticket or self._closed)
+                self._turn.wait_for(lambda: self._done >= ticket or self._closed or self._failure is not None)
         return self.read()
 
     def close(self) -> None:
@@ -128,6 +132,15 @@ class PollWatcher:
     # The thread ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._keep_sweeping()
+        except BaseException as error:  # noqa: BLE001 - the reader raises it
+            with self._turn:
+                self._failure = error
+                self._turn.notify_all()
+            self._inbox.put(Hints(rescan=True))
+
+    def _keep_sweeping(self) -> None:
         pause = self._pause()
         while True:
             with self._turn:

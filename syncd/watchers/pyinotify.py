@@ -40,6 +40,7 @@ class PyinotifyWatcher:
     """
 
     name = "pyinotify"
+    message: str | None = None
     bound = 0.0
 
     def __init__(self, path: bytes) -> None:

@@ -60,6 +60,8 @@ class WatchdogWatcher:
     limit of watches is met or a thread of the package fails, its polling takes over.
     """
 
+    message: str | None = None
+
     def __init__(self, path: bytes, polling: bool = False) -> None:
         self.name = "watchdog-poll" if polling else "watchdog"
         self.bound = INTERVAL if polling else DELAY

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import subprocess
@@ -15,14 +14,12 @@ import pytest
 from syncd.kernel.contract import RuleSource, Verdict
 from syncd.kernel.pure.rules import MAX_SIZE, PureRules
 
-BODIES = ["pure", "native"] if importlib.util.find_spec("syncd._native") else ["pure"]
+pytestmark = pytest.mark.kernel
 
 
-@pytest.fixture(params=BODIES)
-def compile_rules(request) -> Callable[..., PureRules]:
-    if request.param == "pure":
-        return PureRules
-    return importlib.import_module("syncd._native").compile_rules
+@pytest.fixture
+def compile_rules(kernel) -> Callable[..., PureRules]:
+    return kernel.compile_rules
 
 
 def teach(rules: PureRules, top: str | bytes, directory: bytes = b"") -> None:
@@ -427,9 +424,11 @@ def some_case(rng: random.Random) -> Case:
     return Case({b"": some_text(rng), **files}, dirs, asked)
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(5000, marks=pytest.mark.slow)])
-def test_random_rule_files_agree_with_git(tmp_path: Path, compile_rules, count: int) -> None:
-    rng = random.Random(count)
+@pytest.mark.parametrize(
+    ("seed", "count"), [(0, 300), *(pytest.param(n, 500, marks=pytest.mark.slow) for n in range(1, 11))]
+)
+def test_random_rule_files_agree_with_git(tmp_path: Path, compile_rules, seed: int, count: int) -> None:
+    rng = random.Random(seed)
     cases = [some_case(rng) for _ in range(count)]
     for number, (case, answers) in enumerate(zip(cases, ask_git(tmp_path, cases), strict=True)):
         rules = compile_rules([], [b".gitignore"], [], [])

@@ -58,7 +58,7 @@ def test_random_checkouts(tmp_path: Path, commits: int, checkouts: int) -> None:
         for _ in range(checkouts):
             git(watch.source, "checkout", "-q", f"c{choose_one.randrange(commits)}")
             assert_flushed(watch)
-        assert not [report for report in watch.passed() if report["halt"]]
+        assert [report["halt"] for report in watch.passed() if report["halt"]] == []
 
 
 def test_the_repository_itself_mirrored(tmp_path: Path) -> None:
@@ -165,7 +165,9 @@ class Engine:
         watcher, reason = choose("auto", settings.source, load())
         self.reports: list[Any] = []
         status = Status(settings.source, settings.target, "", watcher.name, reason)
-        self.runner = Runner(self.opened.pair, Watch(watcher), status, self.reports.append)
+        self.runner = Runner(
+            self.opened.pair, Watch(watcher, self.opened.pair.settings.source), status, self.reports.append
+        )
         self.thread = threading.Thread(target=self.runner.run)
         self.thread.start()
         assert self.runner.started.wait(30)
@@ -273,7 +275,7 @@ def test_modules_installed_renamed_and_removed(tmp_path: Path) -> None:
         shutil.rmtree(modules)
         assert_flushed(watch)
         assert not (watch.target / "node_modules").exists()
-        assert not [report for report in watch.passed() if report["halt"]]
+        assert [report["halt"] for report in watch.passed() if report["halt"]] == []
 
 
 @pytest.mark.slow
@@ -292,4 +294,4 @@ def test_npm_ci_and_rm(tmp_path: Path) -> None:
             assert (watch.target / "node_modules" / ".bin" / "tsc").is_symlink()
         shutil.rmtree(watch.source / "node_modules")
         assert_flushed(watch)
-        assert not [report for report in watch.passed() if report["halt"]]
+        assert [report["halt"] for report in watch.passed() if report["halt"]] == []

@@ -73,7 +73,6 @@ def test_a_wish_that_is_no_kernel_is_an_error(tmp_path: Path) -> None:
     assert refused.returncode == 1
 
 
-@pytest.mark.slow
 def test_without_rust_the_wheel_is_pure_and_says_so_in_one_line(tmp_path: Path) -> None:
     built = backend(tmp_path, f"print(b.build_wheel({str(tmp_path)!r}))")
     assert built.returncode == 0, built.stderr
@@ -85,13 +84,11 @@ def test_without_rust_the_wheel_is_pure_and_says_so_in_one_line(tmp_path: Path) 
     assert not [name for name in names if name.endswith(".so")]
 
 
-@pytest.mark.slow
 def test_a_pure_wheel_that_was_asked_for_is_no_news(tmp_path: Path) -> None:
     built = backend(tmp_path, f"b.build_wheel({str(tmp_path)!r})", kernel="pure")
     assert (built.returncode, built.stderr) == (0, "")
 
 
-@pytest.mark.slow
 def test_a_compiler_that_fails_fails_the_build(tmp_path: Path) -> None:
     fake(tmp_path, "rustc", f"echo '{NEW}'")
     fake(tmp_path, "cargo", '[ "$1" = --version ] && echo cargo 99.0.0 && exit; echo "error: broken" >&2; exit 101')
@@ -100,7 +97,6 @@ def test_a_compiler_that_fails_fails_the_build(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.whl"))
 
 
-@pytest.mark.slow
 def test_the_sdist_can_build_the_kernel_again(tmp_path: Path) -> None:
     made = backend(tmp_path, f"print(b.build_sdist({str(tmp_path)!r}))")
     assert made.returncode == 0, made.stderr

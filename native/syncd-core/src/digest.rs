@@ -59,7 +59,13 @@ pub fn digest(
                 &mut hand.target
             };
             let (dir, name) = reached.parent(&job.path)?;
-            hash_at(dir.as_fd(), name, &mut hand.buffer, control)
+            hash_at(
+                dir.as_fd(),
+                name,
+                Some(&job.print),
+                &mut hand.buffer,
+                control,
+            )
         },
         || Hand {
             source: Reached::new(roots.0.fd()),
@@ -246,7 +252,7 @@ pub fn hash_many(
         if name.is_empty() {
             return Err(Unread::Absent);
         }
-        let (digest, _) = hash_at(dir.as_fd(), name, buffer, control)?;
+        let (digest, _) = hash_at(dir.as_fd(), name, None, buffer, control)?;
         control.add_entries(1);
         Ok(digest)
     };

@@ -6,7 +6,12 @@ pub(crate) enum Shape {
     Exact(Box<[u8]>),
     Ending(Box<[u8]>),    // `*.o`, of a name
     Beginning(Box<[u8]>), // `.nfs*`, of a name
-    Glob(Box<[Token]>),
+    Holding(Box<[u8]>),   // `*_jb_*`, of a name
+    Glob {
+        tokens: Box<[Token]>,
+        least: usize,
+        tail: usize,
+    },
 }
 
 impl Shape {
@@ -23,17 +28,28 @@ impl Shape {
             });
             bytes.collect::<Option<Box<[u8]>>>()
         };
-        let ends = match &*tokens {
+        let simple = match &*tokens {
+            [Token::Star, rest @ .., Token::Star] if !rest.is_empty() => {
+                literal(rest).map(Self::Holding)
+            }
             [Token::Star | Token::Deep, rest @ ..] => literal(rest).map(Self::Ending),
             [rest @ .., Token::Star | Token::Deep] => literal(rest).map(Self::Beginning),
             _ => None,
         };
-        if let Some(shape) = ends.filter(|_| by_name) {
+        if let Some(shape) = simple.filter(|_| by_name) {
             return Some(shape);
         }
         Some(match literal(&tokens) {
             Some(bytes) => Self::Exact(bytes),
-            None => Self::Glob(tokens.into()),
+            None => Self::Glob {
+                least: tokens.iter().filter(|token| token.is_byte()).count(),
+                tail: tokens
+                    .iter()
+                    .rev()
+                    .take_while(|token| token.is_byte())
+                    .count(),
+                tokens: tokens.into(),
+            },
         })
     }
 
@@ -44,7 +60,18 @@ impl Shape {
             Self::Exact(bytes) => text == &**bytes,
             Self::Ending(bytes) => text.ends_with(bytes),
             Self::Beginning(bytes) => text.starts_with(bytes),
-            Self::Glob(tokens) => matches(tokens, text),
+            Self::Holding(bytes) => text.windows(bytes.len()).any(|part| *part == **bytes),
+            Self::Glob {
+                tokens,
+                least,
+                tail,
+            } => {
+                // Most names fail at once, at their end.
+                let ends = tokens.iter().rev().take(*tail).zip(text.iter().rev());
+                text.len() >= *least
+                    && ends.into_iter().all(|(token, &byte)| token.takes(byte))
+                    && matches(tokens, text)
+            }
         }
     }
 
@@ -54,12 +81,10 @@ impl Shape {
             Self::Exact(bytes) | Self::Ending(bytes) => {
                 bytes.last().is_none_or(|&last| last == byte)
             }
-            Self::Beginning(_) => true,
-            Self::Glob(tokens) => match tokens.last() {
-                Some(Token::Byte(last)) => *last == byte,
-                Some(Token::Set(set)) => set.has(byte),
-                _ => true,
-            },
+            Self::Beginning(_) | Self::Holding(_) => true,
+            Self::Glob { tokens, .. } => tokens
+                .last()
+                .is_none_or(|last| !last.is_byte() || last.takes(byte)),
         }
     }
 }
@@ -76,6 +101,22 @@ pub(crate) enum Token {
     Star,          // `*`
     Deep,          // `**` at the end
     DeepDir,       // `**/`
+}
+
+impl Token {
+    /// Whether it stands for exactly one byte.
+    fn is_byte(&self) -> bool {
+        matches!(self, Self::Byte(_) | Self::Set(_))
+    }
+
+    /// Whether it stands for this one.
+    fn takes(&self, byte: u8) -> bool {
+        match self {
+            Self::Byte(want) => *want == byte,
+            Self::Set(set) => set.has(byte),
+            _ => false,
+        }
+    }
 }
 
 /// A set of bytes without `/`.
@@ -238,11 +279,7 @@ fn matches(tokens: &[Token], text: &[u8]) -> bool {
                     return false; // any other try leaves still less
                 };
                 at += 1;
-                match one {
-                    Token::Byte(want) => *want == byte,
-                    Token::Set(set) => set.has(byte),
-                    _ => false,
-                }
+                one.takes(byte)
             }
         };
         if ok {

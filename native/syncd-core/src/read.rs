@@ -1,14 +1,14 @@
 //! Reading files so that no torn content is taken for whole.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::{self, Errno};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::control::Control;
-use crate::dirs::{retry, stat_at, stat_fd};
-use crate::entry::{Digest, Kind, Meta};
+use crate::dirs::{retry, stat_fd};
+use crate::entry::{Digest, Fingerprint, Kind, Meta};
 use crate::error::means_absent;
 use crate::sys::probe_lease;
 
@@ -18,10 +18,13 @@ pub const CHUNK: usize = 256 << 10;
 /// Bytes after which a call looks whether it was cancelled.
 pub const BETWEEN_LOOKS: u64 = 8 << 20;
 
+/// Only of what was pinned, so a link is no danger.
 const READING: OFlags = OFlags::NONBLOCK
-    .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC)
     .union(OFlags::NOCTTY);
+
+/// Holds an entry without opening it.
+const PINNING: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Why a file has no digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +62,23 @@ pub struct Open {
 }
 
 impl Open {
-    /// Open the file at a name. Anything else is not opened at all: opening a FIFO tells its writer.
+    /// Open the file at a name, or (`seen`) only the one that was seen there. Anything else is not opened
+    /// at all, whoever exchanges names meanwhile: opening a FIFO tells its writer, and a hard link may be
+    /// a file from anywhere. So the entry is pinned, judged, and opened by its descriptor.
     ///
     /// `patient`: it may be open for writing; the caller reads it again later (see `close`).
-    pub fn at(dir: BorrowedFd<'_>, name: &[u8], patient: bool) -> Result<Open, Unread> {
-        let mut meta = stat_at(dir, name, false)?;
-        if meta.kind() != Kind::File {
+    pub fn at(
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        seen: Option<&Fingerprint>,
+        patient: bool,
+    ) -> Result<Open, Unread> {
+        let pin = retry(|| fs::openat(dir, name, PINNING, Mode::empty()))?;
+        let mut meta = stat_fd(pin.as_fd())?;
+        if meta.kind() != Kind::File || seen.is_some_and(|seen| *seen != meta.print) {
             return Err(Unread::Absent);
         }
-        let fd = retry(|| fs::openat(dir, name, READING, Mode::empty()))?;
+        let fd = reopen(pin.as_fd(), READING)?;
         let lease = probe_lease(fd.as_fd());
         match lease {
             Ok(()) => {} // granted to regular files only
@@ -114,6 +125,12 @@ impl Open {
             Err(Unread::Busy)
         }
     }
+}
+
+/// Open just what a descriptor holds.
+pub fn reopen(pin: BorrowedFd<'_>, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
+    retry(|| fs::open(&path, flags, Mode::empty()))
 }
 
 /// The digest of bytes.
@@ -180,14 +197,15 @@ pub fn each_chunk(
     }
 }
 
-/// The digest of the file at a name, and what the file was when it was read.
+/// The digest of the file at a name (see `Open::at`), and what the file was when it was read.
 pub fn hash_at(
     dir: BorrowedFd<'_>,
     name: &[u8],
+    seen: Option<&Fingerprint>,
     buffer: &mut Vec<u8>,
     control: &Control,
 ) -> Result<(Digest, Meta), Unread> {
-    let file = Open::at(dir, name, false)?;
+    let file = Open::at(dir, name, seen, false)?;
     let digest = if file.meta.print.size < CHUNK as u64 {
         read_small(&file, buffer, control)?;
         digest_of(buffer)
@@ -226,8 +244,9 @@ mod tests {
         let root = Root::open(scratch.path().as_os_str().as_encoded_bytes()).unwrap();
         let control = Control::default();
         let mut buffer = Vec::new();
-        let mut of =
-            |name: &[u8]| hash_at(root.fd(), name, &mut buffer, &control).map(|(digest, _)| digest);
+        let mut of = |name: &[u8]| {
+            hash_at(root.fd(), name, None, &mut buffer, &control).map(|(digest, _)| digest)
+        };
         assert_eq!(of(b"large"), Ok(digest_of(&large)));
         assert_eq!(of(b"empty"), Ok(digest_of(b"")));
         for name in [&b"link"[..], b"fifo", b"missing"] {

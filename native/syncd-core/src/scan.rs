@@ -299,6 +299,7 @@ impl Scan<'_> {
             Err(errno) => {
                 let (errno, at) = blame(self.ways.root.fd(), above, errno);
                 self.meet::<()>(at, Err(errno))?;
+                self.went(look);
                 return Ok(());
             }
         };
@@ -312,7 +313,11 @@ impl Scan<'_> {
         };
         let (mut seen, meta) = match self.meet(path, looked)? {
             Met::There(looked) => looked,
-            Met::Absent | Met::Unknown => return Ok(()),
+            Met::Absent => {
+                self.went(look);
+                return Ok(());
+            }
+            Met::Unknown => return Ok(()),
         };
         let is_dir = meta.is_dir();
         if self.ways.rules.excluded_child(path, is_dir) {
@@ -332,10 +337,22 @@ impl Scan<'_> {
                 return self.below(path, seen, meta.device);
             }
         }
+        if !is_dir {
+            self.went(look);
+        }
         tally(&seen, path, &mut self.tree.others, &mut self.tree.bytes);
         self.tree.entries.set(path, seen);
         self.ways.control.add_entries(1);
         Ok(())
+    }
+
+    /// A directory of `known` stood there when the places were resolved and is gone by now. What it held is not in
+    /// scope, so nothing may be made of its absence; the next look takes it in.
+    fn went(&mut self, look: &Look) {
+        if self.ways.side == Side::Source && !look.deep && self.known.has_dir(&look.path) {
+            let trouble = self.ways.trouble(&look.path, Errno::AGAIN, "scan");
+            self.tree.troubles.push(trouble);
+        }
     }
 
     fn below(&mut self, path: &[u8], seen: Seen, device: u64) -> Result<()> {

@@ -6,7 +6,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple};
 use syncd_core::diff::Line;
 use syncd_core::entry::{Agreed, Digest, Fingerprint, Kind, Seen, Side, Text};
-use syncd_core::error::{Error, Trouble};
+use syncd_core::error::{Errno, Error, Trouble};
 use syncd_core::path;
 use syncd_core::place::Status;
 use syncd_core::tree::Look;
@@ -62,27 +62,29 @@ fn types(py: Python<'_>) -> PyResult<&'static Types> {
 }
 
 /// An OSError with its number.
-pub fn os_error(py: Python<'_>, errno: syncd_core::error::Errno) -> PyErr {
-    let number = errno.raw_os_error();
-    let text = py
-        .import("os")
-        .and_then(|os| os.call_method1("strerror", (number,))?.extract::<String>());
-    PyOSError::new_err((number, text.unwrap_or_default()))
+pub fn os_error(py: Python<'_>, errno: Errno) -> PyErr {
+    PyOSError::new_err((errno.raw_os_error(), text_of(py, errno)))
 }
 
-/// The error of a call as a whole.
+fn text_of(py: Python<'_>, errno: Errno) -> String {
+    py.import("os")
+        .and_then(|os| {
+            os.call_method1("strerror", (errno.raw_os_error(),))?
+                .extract()
+        })
+        .unwrap_or_default()
+}
+
+/// The error of a call as a whole: an OSError with its number.
 pub fn raised(py: Python<'_>, error: &Error) -> PyErr {
-    let number = error.errno.raw_os_error();
-    let text = py
-        .import("os")
-        .and_then(|os| os.call_method1("strerror", (number,))?.extract::<String>());
-    let text = text.unwrap_or_default();
-    let text = if error.op == "journal" {
-        format!("the journal could not be written: {text}")
-    } else {
-        text
-    };
-    PyOSError::new_err((number, text))
+    if error.op != "journal" {
+        return os_error(py, error.errno);
+    }
+    let text = format!(
+        "the journal could not be written: {}",
+        text_of(py, error.errno)
+    );
+    PyOSError::new_err((error.errno.raw_os_error(), text))
 }
 
 /// A path that came from Python.

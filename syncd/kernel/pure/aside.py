@@ -149,7 +149,7 @@ def is_ours(call: Call, dir_fd: int, at: bytes, entry: Entry, agreed: Agreed | N
     if alike(entry.seen, agreed.target) and entry.seen.ctime_ns == agreed.target.ctime_ns:
         return True
     try:
-        with opened(open_file(dir_fd, at)) as file:
+        with opened(open_file(dir_fd, at, entry.seen)) as file:
             return steadily(file, lambda: hash_file(file, call.control), call.control).digest == agreed.digest
     except (OSError, Cancelled):
         return False

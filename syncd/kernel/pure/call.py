@@ -65,7 +65,7 @@ class PureOutcomes:
     aside: list[tuple[Raw, Raw]] = field(default_factory=list)
     dropped: list[tuple[Raw, int]] = field(default_factory=list)
     ends: dict[int, tuple[Raw, Status, Trouble | None]] = field(default_factory=dict)
-    learnt: dict[int, tuple[Raw, Agreed | None]] = field(default_factory=dict)
+    learnt: list[tuple[Raw, Agreed | None]] = field(default_factory=list)  # in the order of doing
 
     def counts(self) -> dict[Status, int]:
         statuses = [status for _, status, _ in self.ends.values()]
@@ -75,8 +75,8 @@ class PureOutcomes:
         return [path for _, (path, each, _) in sorted(self.ends.items()) if each is status]
 
     def rows(self) -> list[tuple[Raw, Agreed | None]]:
-        """What the baseline learns, in order of the actions."""
-        return [row for _, row in sorted(self.learnt.items())]
+        """What the baseline learns: the rows of the actions, and of directories made on the way to them."""
+        return self.learnt
 
 
 @dataclass(slots=True)

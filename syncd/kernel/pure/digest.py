@@ -83,7 +83,7 @@ def learn(tree: PureTree, root: Root, side: Side, path: bytes, seen: Fingerprint
     entry = tree.get(path)
     assert entry is not None
     try:
-        found = read(root, path, control)
+        found = read(root, path, control, seen)
     except Cancelled:
         return
     except OSError as error:
@@ -94,9 +94,9 @@ def learn(tree: PureTree, root: Root, side: Side, path: bytes, seen: Fingerprint
         tree.put(path, entry._replace(digest=found.digest))
 
 
-def read(root: Root, path: bytes, control: Control) -> Read:
-    """The digest of a file below a root. Raises OSError (ENOENT if no file is there) and Cancelled."""
-    with directory(root.fd, parent(path)) as fd, opened(open_file(fd, name(path))) as file:
+def read(root: Root, path: bytes, control: Control, seen: Fingerprint | None = None) -> Read:
+    """The digest of a file below a root. Raises Cancelled and OSError (ENOENT: no file, or not `seen`, is there)."""
+    with directory(root.fd, parent(path)) as fd, opened(open_file(fd, name(path), seen)) as file:
         return steadily(file, lambda: hash_file(file, control), control)
 
 

@@ -24,7 +24,7 @@ TIMES = (-(1 << 63), (1 << 63) - 1)  # what a baseline can hold
 
 DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # only of what was pinned, so no O_NOFOLLOW
 ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -123,19 +123,18 @@ def look_or_none(dir_fd: int, name: bytes) -> tuple[Entry, os.stat_result] | Non
         raise
 
 
-def open_file(dir_fd: int, name: bytes) -> int:
-    """Open a regular file for reading; ENOENT if there is something else.
+def open_file(dir_fd: int, name: bytes, seen: Fingerprint | None = None) -> int:
+    """Open a regular file for reading; ENOENT if there is something else, or (`seen`) another file.
 
-    `lstat` comes first, so that nothing else is opened at all (opening a FIFO tells its writer).
+    The entry is pinned without being opened, judged, and only then opened by its descriptor: whoever exchanges
+    names meanwhile, nothing but what was judged is opened (opening a FIFO tells its writer, and a hard link
+    may be a file from anywhere).
     """
-    state = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    if not stat.S_ISREG(state.st_mode):
-        raise FileNotFoundError(errno.ENOENT, "no regular file", name)
-    fd = os.open(name, READING, dir_fd=dir_fd)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise FileNotFoundError(errno.ENOENT, "no regular file", name)
-    return fd
+    with opened(os.open(name, ITSELF, dir_fd=dir_fd)) as pin:
+        state = os.fstat(pin)
+        if not stat.S_ISREG(state.st_mode) or (seen is not None and fingerprint(state) != seen):
+            raise FileNotFoundError(errno.ENOENT, "not the file that was looked for", name)
+        return os.open(via_proc(pin), READING)
 
 
 def probe(fd: int) -> int:

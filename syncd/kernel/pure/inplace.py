@@ -17,7 +17,7 @@ from syncd.model.entry import Entry, Fingerprint, Kind
 from syncd.model.path import name
 from syncd.system import libc
 
-WRITING = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+WRITING = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def may_be_in_place(call: Call, action: Action, taken: Taken, state: os.stat_result) -> bool:
@@ -41,10 +41,10 @@ def put_in_place(call: Call, dir_fd: int, path: bytes, taken: Taken, old: Entry)
     at = name(path)
     size = taken.entry.seen.size
     try:
-        with opened(open_file(dir_fd, at)) as reader:
-            if probe(reader) != 0 or fingerprint(os.fstat(reader)) != old.seen:
+        with opened(open_file(dir_fd, at, old.seen)) as reader:
+            if probe(reader) != 0:
                 return None
-        fd = os.open(at, WRITING, dir_fd=dir_fd)
+            fd = os.open(via_proc(reader), WRITING)  # the very file that was judged, whatever has its name by now
     except OSError:
         return None
     with opened(fd):

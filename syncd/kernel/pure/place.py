@@ -126,7 +126,7 @@ def publish_all(call: Call, ready: Ready, untaken: int) -> int:
             note_end(call, index, action, end)
         else:
             outcomes.ends[index] = path, status, None
-            outcomes.learnt[index] = path, row
+            outcomes.learnt.append((path, row))
             call.control.entries += 1
     return following
 

@@ -7,9 +7,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from syncd.kernel.contract import Status
-from syncd.kernel.pure.aside import drop_ours, put_back, set_aside
+from syncd.kernel.pure.aside import drop_ours, join_paths, list_names, put_back, set_aside
 from syncd.kernel.pure.beside import Fresh, fresh_entry, give_name, put_beside
 from syncd.kernel.pure.call import Call, Ended, Full, failing
 from syncd.kernel.pure.diff import Action
@@ -29,7 +30,7 @@ from syncd.kernel.pure.files import (
     via_proc,
 )
 from syncd.kernel.pure.inplace import make_directory, may_be_in_place, put_direct, put_in_place
-from syncd.kernel.pure.take import Taken
+from syncd.kernel.pure.take import Taken, drop_staged, take_content
 from syncd.kernel.pure.tree import join, parts
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
 from syncd.model.path import name, parent
@@ -110,20 +111,24 @@ def way(call: Call, path: bytes, make: bool) -> Iterator[int | None]:
 
 
 def make_way(call: Call, fd: int, path: bytes) -> None:
-    """Make a directory on the way, as the source has it. What stands there otherwise is set aside."""
+    """Make a directory on the way, as the source has it. What stands there otherwise is set aside.
+
+    The baseline learns it: else, where the plan had another thing there, it would look like the container's.
+    """
     try:
         with directory(call.source.fd, parent(path)) as source_fd:
             entry, state = look(source_fd, name(path))
+            mount = state.st_dev != os.fstat(source_fd).st_dev
     except OSError as error:
         if error.errno in ABSENT:
             raise Ended(Status.VANISHED) from None
         raise
     if entry.kind != Kind.DIR:
         raise Ended(Status.VANISHED)
-    if look_or_none(fd, name(path)) is not None:
-        refuse_overlay(call, path)
+    if look_or_none(fd, name(path)) is not None:  # no directory, so no overlay lies in it
         call.outcomes.aside.append((path, set_aside(call, fd, name(path), path)))
-    make_directory(call, fd, path, Taken(entry, state))
+    taken = Taken(entry, state, mount=mount)
+    call.outcomes.learnt.append((path, agreed(call, path, taken, make_directory(call, fd, path, taken))))
 
 
 def allow(call: Call, fd: int, path: bytes) -> None:
@@ -138,7 +143,7 @@ def allow(call: Call, fd: int, path: bytes) -> None:
 
 def finish_modes(call: Call) -> None:
     """Give directories their final modes, and learn the fingerprints that these of this slice have then."""
-    rows = {path: (index, row) for index, (path, row) in call.outcomes.learnt.items()}
+    rows = {path: (index, row) for index, (path, row) in enumerate(call.outcomes.learnt)}
     for path, mode in sorted(call.actions.modes.items(), reverse=True):
         try:
             with directory(call.target.fd, path) as fd:
@@ -152,8 +157,9 @@ def finish_modes(call: Call) -> None:
     call.actions.modes.clear()
 
 
-def refuse_overlay(call: Call, path: bytes) -> None:
-    if call.rules.overlay_within(path):
+def refuse_overlay(call: Call, path: bytes, kind: Kind) -> None:
+    """End the action if the entry that is to go holds an overlay. What is no directory holds none."""
+    if kind == Kind.DIR and call.rules.overlay_within(path):
         raise Ended(Status.FAILED, errno.EBUSY, "overlay")
 
 
@@ -170,6 +176,7 @@ def put(call: Call, action: Action, taken: Taken) -> Fingerprint:
         if not as_believed(expected, now):
             raise Ended(Status.CHANGED)
         if found and now and (action.verb is Verb.REPLACE or Kind.DIR in (now.kind, taken.entry.kind)):
+            refuse_overlay(call, path, now.kind)
             return put_aside(call, fd, action, taken)
         if taken.entry.kind == Kind.DIR:
             return make_directory(call, fd, path, taken)
@@ -189,7 +196,6 @@ def put_aside(call: Call, fd: int, action: Action, taken: Taken) -> Fingerprint:
     be made the old one gets its name back.
     """
     path = action.row.path
-    refuse_overlay(call, path)
     if taken.entry.kind == Kind.DIR:
         kept = set_aside(call, fd, name(path), path)
         seen = or_back(call, fd, path, kept, None, taken)
@@ -224,7 +230,9 @@ def remove(call: Call, action: Action) -> Learnt:
         if not as_believed(expected, found[0]):
             raise Ended(Status.CHANGED)
         if action.verb is not Verb.REMOVE:
-            refuse_overlay(call, path)
+            if found[0].kind == Kind.DIR and holds_excluded(call, fd, path):
+                return Status.KEPT, None  # what is in it goes by its own rows
+            refuse_overlay(call, path, found[0].kind)
             call.outcomes.aside.append((path, set_aside(call, fd, name(path), path)))
         elif found[0].kind == Kind.DIR:
             return remove_directory(call, fd, path)
@@ -233,6 +241,22 @@ def remove(call: Call, action: Action) -> Learnt:
             call.crash("publish-removed")
         call.outcomes.removed += 1
         return Status.DONE, None
+
+
+def holds_excluded(call: Call, fd: int, path: bytes) -> bool:
+    """Whether a directory of the target holds, at any depth, an ignored name or an overlay: these are not moved."""
+    pending = [b""]
+    while pending:
+        inner = pending.pop()
+        with directory(fd, join_paths(name(path), inner)) as here:
+            for child in list_names(here):
+                entry, _ = look(here, child)
+                below = join(inner, child)
+                if call.rules.excluded(join_paths(path, below), entry.kind == Kind.DIR):
+                    return True
+                if entry.kind == Kind.DIR:
+                    pending.append(below)
+    return False
 
 
 def remove_directory(call: Call, fd: int, path: bytes) -> Learnt:
@@ -261,8 +285,28 @@ def record(call: Call, action: Action, taken: Taken | None) -> Learnt:
             state = os.fstat(at)
             if fingerprint(state) != found[0].seen:
                 raise Ended(Status.CHANGED)
-            seen = write_metadata(at, state, taken.entry)
+            if state.st_nlink > 1 and found[0].kind != Kind.DIR and metadata_differs(state, taken.entry):
+                seen = part(call, fd, path, taken, found[0])
+            else:
+                seen = write_metadata(at, state, taken.entry)
     return Status.SAME, agreed(call, path, taken, seen)
+
+
+def part(call: Call, fd: int, path: bytes, taken: Taken, old: Entry) -> Fingerprint:
+    """Put a file anew whose other hard links, which may be anywhere, must not get its mode and time."""
+    if old.kind == Kind.FILE and taken.data is None and taken.staged is None:
+        content = take_content(call, path)
+        if content.entry.digest != taken.entry.digest:
+            drop_staged(call, content.staged)
+            raise Ended(Status.CHANGED)
+        taken = replace(taken, data=content.data, staged=content.staged)
+    return put_beside(call, fd, path, taken, old)
+
+
+def metadata_differs(state: os.stat_result, entry: Entry) -> bool:
+    """Whether the mode or the mtime of a file or link is another than the source's."""
+    other_mode = entry.kind != Kind.LINK and stat.S_IMODE(state.st_mode) != mirrored(entry.seen.mode)
+    return other_mode or clamp(state.st_mtime_ns) != entry.seen.mtime_ns
 
 
 def write_metadata(fd: int, state: os.stat_result, entry: Entry) -> Fingerprint:

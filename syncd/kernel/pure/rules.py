@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from syncd.kernel.contract import RuleSource, Verdict
+from syncd.kernel.pure.files import open_file
 from syncd.model.path import ancestors, is_within, parent
 
 MAX_SIZE = 1 << 20  # a larger rule file is not read at all
@@ -355,12 +355,11 @@ def _steps(path: bytes, is_dir: bool) -> Iterator[tuple[bytes, bool]]:
 
 def _read(name: bytes, dir_fd: int) -> bytes | None:
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+        fd = open_file(dir_fd, name)
     except OSError:
         return None
     try:
-        state = os.fstat(fd)
-        if not stat.S_ISREG(state.st_mode) or state.st_size > MAX_SIZE:
+        if os.fstat(fd).st_size > MAX_SIZE:
             return None
         with os.fdopen(fd, "rb", closefd=False) as file:
             text = file.read(MAX_SIZE + 1)

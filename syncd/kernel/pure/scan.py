@@ -147,11 +147,22 @@ class Walk:
                 device = os.fstat(fd).st_dev
         except OSError as error:
             self.meet(path, error)
+            self.went(path, deep)
             return
+        if entry.kind != Kind.DIR:
+            self.went(path, deep)
         if entry.kind == Kind.DIR and deep:
             self.below(path, device)
         elif entry.kind != Kind.DIR or self.check_mount(path, state, device):
             self.put(path, entry)
+
+    def went(self, path: bytes, deep: bool) -> None:
+        """A directory of `known` stood there when the places were resolved and is gone by now.
+
+        What it held is not in scope, so nothing may be made of its absence; the next look takes it in.
+        """
+        if self.side is Side.SOURCE and not deep and self.knows_directory(path):
+            self.troubles.setdefault(path, (errno.EAGAIN, "scan"))
 
     def below(self, top: bytes, device: int) -> None:
         """Read a directory and all below it. `device` is that of the directory above."""

@@ -108,6 +108,19 @@ def take_file(call: Call, file: int) -> Taken:
     return Taken(entry, read.state, data, staged, held=read.held)
 
 
+def take_content(call: Call, path: bytes) -> Taken:
+    """Read a source file at the time of publishing. Raises Ended."""
+    try:
+        with directory(call.source.fd, parent(path)) as fd, opened(open_file(fd, name(path))) as file:
+            return take_file(call, file)
+    except OSError as error:
+        if error.errno in ABSENT:
+            raise Ended(Status.VANISHED) from None
+        if error.errno == errno.EAGAIN:
+            raise Ended(Status.BUSY) from None
+        raise Ended(Status.FAILED, error.errno or errno.EIO, "read", Side.SOURCE) from None
+
+
 def take_again(call: Call, path: bytes, taken: Taken) -> None:
     """Read a file once more that somebody holds open for writing. Raises Ended (BUSY) if it is another."""
     drop = True

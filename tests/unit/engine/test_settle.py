@@ -267,3 +267,14 @@ def test_a_burst_costs_no_step_a_path():
     assert batch is not None
     assert len(batch.paths) == 50_000
     assert lines < 300
+
+
+def test_a_removal_is_told_as_long_as_nobody_took_it_also_in_a_burst():
+    settle = Settle()
+    settle.offer(Hints(waiting=frozenset([b"a"]), removed=frozenset([b"a"])), 0.0)
+    assert settle.removed == {b"a"}
+    many = frozenset(b"%d" % number for number in range(20))
+    settle.offer(Hints(waiting=many, removed=many), 0.001)
+    assert settle.removed == {b"a", *many}
+    settle.flush()
+    assert settle.removed == frozenset()

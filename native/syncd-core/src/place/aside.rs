@@ -186,7 +186,7 @@ impl Shop<'_> {
                 .is_ok_and(|text| row.link.as_deref().is_some_and(|link| link.bytes() == text)),
             Kind::File if print == meta.print => true,
             Kind::File if print.size == meta.print.size && row.digest().is_some() => {
-                let read = hash_at(dir, name, &mut Vec::new(), self.control);
+                let read = hash_at(dir, name, Some(&meta.print), &mut Vec::new(), self.control);
                 read.is_ok_and(|(digest, _)| row.digest() == Some(digest))
             }
             _ => false,

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
 use super::shop::{Shop, lock};
@@ -92,17 +92,24 @@ impl Shop<'_> {
         meta: &Meta,
     ) -> Result<bool, Errno> {
         let chown = want.owner.filter(|owner| *owner != meta.owner());
+        let late = meta.print.mtime != want.mtime;
+        if chown.is_none() && !late {
+            return Ok(false);
+        }
+        let through = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = retry(|| fs::openat(dir, name, through, Mode::empty()))?;
+        if stat_fd(fd.as_fd())?.print != meta.print {
+            return Err(Errno::STALE); // another entry took its name
+        }
         if let Some(owner) = chown {
             let (uid, gid) = Self::ids(owner);
-            let flags = AtFlags::SYMLINK_NOFOLLOW;
-            retry(|| fs::chownat(dir, name, uid, gid, flags))
+            retry(|| fs::chownat(&fd, "", uid, gid, AtFlags::EMPTY_PATH))
                 .or_else(|errno| self.forgive(errno))?;
         }
-        let late = meta.print.mtime != want.mtime;
         if late {
-            retry(|| fs::utimensat(dir, name, &times(want.mtime), AtFlags::SYMLINK_NOFOLLOW))?;
+            set_time(fd.as_fd(), want.mtime)?;
         }
-        Ok(chown.is_some() || late)
+        Ok(true)
     }
 
     // --- directories that may not be written --------------------------------------------------

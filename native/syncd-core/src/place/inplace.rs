@@ -13,7 +13,7 @@ use super::{Write, crash};
 use crate::control::Control;
 use crate::dirs::{retry, stat_fd};
 use crate::entry::{Agreed, Content, Kind, Meta, Seen, Side, equal};
-use crate::read::{Unread, each_chunk};
+use crate::read::{Unread, each_chunk, reopen};
 use crate::sys::probe_lease;
 
 impl Hand<'_> {
@@ -27,17 +27,18 @@ impl Hand<'_> {
         want: &Want,
     ) -> Option<Placed<Meta>> {
         let size = self.suits(target, base, taken, want)?;
-        let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match self.look(spot.dir, spot.name) {
-            Ok(Some(meta)) if meta.print == target.print && meta.links == 1 => {}
-            Ok(Some(meta)) if meta.print == target.print => return None,
-            Ok(_) => return Some(Err(Halt::Changed)),
-            Err(halt) => return Some(Err(halt)),
+        let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let through = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Pinned, judged and opened by its descriptor: whatever has its name by now is not touched.
+        let pin = retry(|| fs::openat(spot.dir, spot.name, through, Mode::empty())).ok()?;
+        match stat_fd(pin.as_fd()) {
+            Ok(meta) if meta.print == target.print && meta.links == 1 => {}
+            Ok(meta) if meta.print == target.print => return None,
+            _ => return Some(Err(Halt::Changed)),
         }
-        let reader = retry(|| fs::openat(spot.dir, spot.name, flags, Mode::empty())).ok()?;
+        let reader = reopen(pin.as_fd(), flags).ok()?;
         probe_lease(reader.as_fd()).ok()?; // somebody has it open for writing
-        let fd = retry(|| fs::openat(spot.dir, spot.name, flags | OFlags::WRONLY, Mode::empty()))
-            .ok()?;
+        let fd = reopen(pin.as_fd(), flags | OFlags::WRONLY).ok()?;
         match stat_fd(fd.as_fd()) {
             Ok(meta) if meta.print != target.print => return Some(Err(Halt::Changed)),
             Ok(meta) if meta.links == 1 && want.owner.is_none_or(|owner| owner == meta.owner()) => {

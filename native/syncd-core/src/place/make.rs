@@ -10,7 +10,7 @@ use super::attributes::Want;
 use super::crash;
 use super::shop::{Halt, Hand, Placed, Shop, failed};
 use crate::dirs::{Dir, LISTING, THROUGH, retry, stat_at, stat_fd};
-use crate::entry::{Meta, Side, mirrored};
+use crate::entry::{Agreed, Kind, Meta, Side, mirrored};
 use crate::error::means_absent;
 use crate::path;
 
@@ -42,12 +42,12 @@ impl<'a> Hand<'a> {
             Err(errno) if !means_absent(errno) => return Err(failed("open")(errno)),
             Err(_) => {}
         }
-        let theirs = self
-            .source
-            .parent(step)
-            .and_then(|(dir, name)| stat_at(dir.as_fd(), name, false));
-        let theirs = match theirs {
-            Ok(meta) if meta.is_dir() => meta,
+        let theirs = self.source.parent(step).and_then(|(dir, name)| {
+            let meta = stat_at(dir.as_fd(), name, false)?;
+            Ok((meta, stat_fd(dir.as_fd())?.device != meta.device))
+        });
+        let (theirs, mount) = match theirs {
+            Ok((meta, mount)) if meta.is_dir() => (meta, mount),
             Ok(_) => return Err(Halt::Vanished),
             Err(errno) if means_absent(errno) => return Err(Halt::Vanished),
             Err(errno) => return Err(Halt::Failed(errno, "read", Side::Source)),
@@ -56,12 +56,13 @@ impl<'a> Hand<'a> {
             if meta.is_dir() {
                 return Ok(()); // it came meanwhile
             }
-            if shop.rules.excluded(step, false) || shop.rules.overlay_within(step) {
+            if shop.rules.excluded(step, false) {
                 return Err(Halt::Failed(Errno::BUSY, "overlay", Side::Target));
             }
             let slot = shop.set_aside(dir.as_fd(), name, step)?;
             return match shop.make_dir(dir.as_fd(), name, step, &theirs) {
-                Ok(_) => {
+                Ok(made) => {
+                    shop.learn_way(step, &theirs, &made, mount);
                     shop.drop_own(slot, step);
                     Ok(())
                 }
@@ -72,7 +73,10 @@ impl<'a> Hand<'a> {
             };
         }
         match shop.make_dir(dir.as_fd(), name, step, &theirs) {
-            Ok(_) => Ok(()),
+            Ok(made) => {
+                shop.learn_way(step, &theirs, &made, mount);
+                Ok(())
+            }
             Err(Halt::Changed)
                 if self
                     .look(dir.as_fd(), name)?
@@ -86,6 +90,15 @@ impl<'a> Hand<'a> {
 }
 
 impl Shop<'_> {
+    /// The baseline learns a directory made on the way: else, where the plan had another thing there, it
+    /// would look like the container's.
+    fn learn_way(&self, path: &[u8], theirs: &Meta, made: &Meta, mount: bool) {
+        let (print, mode) = (&theirs.print, mirrored(theirs.print.mode));
+        let mode = u16::try_from(mode).unwrap_or_default();
+        let row = Agreed::new(Kind::Dir, mode, print.mtime, print, &made.print);
+        self.made(path, row.with_flags(false, mount));
+    }
+
     /// Make a directory as the source has it. Changed if something is there.
     pub fn make_dir(
         &self,

@@ -275,6 +275,7 @@ fn gather(
         shop.control.add_entries(u64::from(learns));
         out.ends.push((path(), status));
     }
+    out.rows.extend(shop.ways()); // after the rows of the plan, which had something else there
     (out.aside, out.dropped) = shop.kept_and_dropped();
     out
 }

@@ -8,13 +8,14 @@ use rustix::io::Errno;
 use super::attributes::{Want, set_time};
 use super::beside::Spot;
 use super::shop::{Halt, Hand, Placed, Shop, failed};
-use super::take::Taken;
+use super::take::{Load, Taken, take_file};
 use super::{End, RUN, Ready, Status, crash};
 use crate::actions::{Action, Verb};
 use crate::digest::spread;
-use crate::dirs::{Dir, retry, stat_fd};
+use crate::dirs::{Dir, THROUGH, open_below, retry, stat_fd};
 use crate::entry::{Agreed, Content, Fingerprint, Kind, Meta, Seen, Side, equal, mirrored};
 use crate::path;
+use crate::walk::names;
 
 /// Carry out a slice: directories, then everything else on all cores, then removals.
 pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) -> Vec<Option<End>> {
@@ -186,7 +187,8 @@ impl Hand<'_> {
         if !is_as_seen(&meta, target) {
             return Err(Halt::Changed);
         }
-        if self.shop.rules.overlay_within(spot.path) {
+        // What is no directory holds no overlay.
+        if meta.is_dir() && self.shop.rules.overlay_within(spot.path) {
             return Err(Halt::Failed(Errno::BUSY, "overlay", Side::Target));
         }
         Ok(())
@@ -216,7 +218,22 @@ impl Hand<'_> {
         if !is_as_seen(&meta, target) {
             return Err(Halt::Changed);
         }
-        let placed = self.adjust(action.path, &dir, name, &meta, theirs)?;
+        let want = self.shop.want(theirs);
+        let other = meta.print.mtime != want.mtime || meta.print.mode & 0o7777 != want.mode;
+        let placed = if meta.kind() == Kind::File && meta.links > 1 && other {
+            self.part(
+                action,
+                Spot {
+                    dir: dir.as_fd(),
+                    name,
+                    path: action.path,
+                },
+                target,
+                &want,
+            )?
+        } else {
+            self.adjust(action.path, &dir, name, &meta, theirs)?
+        };
         Ok(agreed(
             Status::Same,
             source.kind,
@@ -224,6 +241,26 @@ impl Hand<'_> {
             &placed.print,
             taken,
         ))
+    }
+
+    /// Put a file anew whose other hard links, which may be anywhere, must not get its mode and time.
+    fn part(
+        &mut self,
+        action: &Action<'_>,
+        spot: Spot<'_>,
+        target: &Seen,
+        want: &Want,
+    ) -> Placed<Meta> {
+        let taken = take_file(action, self)?;
+        if taken.digest != target.digest || matches!(taken.load, Load::Nothing) {
+            self.shop.discard([&taken].into_iter());
+            return Err(Halt::Changed);
+        }
+        let put = self.put_over(spot, &target.print, &taken, want);
+        if put.is_err() {
+            self.shop.discard([&taken].into_iter());
+        }
+        put
     }
 
     /// Give the target's entry the mode and time of the source's, where they differ. Its owner stays:
@@ -268,6 +305,29 @@ impl Hand<'_> {
             }
             _ => self.adjust_file(dir, name, meta, &want),
         }
+    }
+
+    /// Whether a directory of the target holds, at any depth, an ignored name or an overlay: these are not
+    /// moved.
+    fn holds_excluded(&self, path: &[u8]) -> Placed<bool> {
+        let mut pending = vec![path.to_vec()];
+        while let Some(path) = pending.pop() {
+            let dir = open_below(self.shop.target, &path, THROUGH).map_err(failed("open"))?;
+            for name in names(dir.as_fd()).map_err(failed("list"))? {
+                let Some(meta) = self.look(dir.as_fd(), &name)? else {
+                    continue;
+                };
+                let mut below = path.clone();
+                path::push(&mut below, &name);
+                if self.shop.rules.excluded(&below, meta.is_dir()) {
+                    return Ok(true);
+                }
+                if meta.is_dir() {
+                    pending.push(below);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn adjust_file(
@@ -329,6 +389,9 @@ impl Hand<'_> {
             return Err(Halt::Changed);
         };
         if action.verb != Verb::Remove {
+            if meta.is_dir() && self.holds_excluded(action.path)? {
+                return Ok(End::Drop(Status::Kept)); // what is in it goes by its own rows
+            }
             self.expect(spot, target)?;
             let slot = self.shop.set_aside(spot.dir, spot.name, spot.path)?;
             self.target.forget();

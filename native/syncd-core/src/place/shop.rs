@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use super::take::{Load, Taken};
 use super::{Dropped, End, Kept, Options};
 use crate::actions::Actions;
-use crate::base::Base;
+use crate::base::{Base, Row};
 use crate::control::Control;
 use crate::dirs::{Dir, Reached, Root, stat_at, stat_fd};
-use crate::entry::{Meta, Side};
+use crate::entry::{Agreed, Meta, Side};
 use crate::error::{means_absent, stops_slice};
 use crate::exclude::Excluder;
 use crate::path;
@@ -103,6 +103,7 @@ pub struct Shop<'a> {
     stop: AtomicI32,
     kept: Mutex<Vec<Kept>>,
     dropped: Mutex<Vec<Dropped>>,
+    ways: Mutex<Vec<Row>>,
 }
 
 /// Lock; a thread that was lost leaves nothing half-done.
@@ -143,6 +144,7 @@ impl<'a> Shop<'a> {
             stop: AtomicI32::new(0),
             kept: Mutex::default(),
             dropped: Mutex::default(),
+            ways: Mutex::default(),
         }
     }
 
@@ -198,6 +200,16 @@ impl<'a> Shop<'a> {
     /// Tell that an entry is kept aside.
     pub fn keep(&self, path: &[u8], place: &[u8]) {
         lock(&self.kept).push((path.into(), place.into()));
+    }
+
+    /// Tell of a directory that was made on the way to another entry.
+    pub fn made(&self, path: &[u8], row: Agreed) {
+        lock(&self.ways).push((path.into(), Some(row)));
+    }
+
+    /// What the baseline learns of directories made on the way.
+    pub fn ways(&self) -> Vec<Row> {
+        std::mem::take(&mut *lock(&self.ways))
     }
 
     /// Tell of bits that are not mirrored.

@@ -140,11 +140,12 @@ fn take_link(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
     Err(Halt::Busy)
 }
 
-fn take_file(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
+/// Read a source file.
+pub(super) fn take_file(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
     let shop = hand.shop;
     let (dir, name) = hand.source.parent(action.path).map_err(source_failed)?;
     let patient = shop.options.patient;
-    let file = Open::at(dir.as_fd(), name, patient).map_err(unread)?;
+    let file = Open::at(dir.as_fd(), name, None, patient).map_err(unread)?;
     let size = file.meta.print.size;
     let (load, digest) = if size <= SMALL && shop.claim(size) {
         let mut content = Vec::new();
@@ -208,7 +209,7 @@ pub fn take_held(
 
 fn is_as_taken(action: &Action<'_>, held: &Taken, hand: &mut Hand<'_>) -> Result<(), Halt> {
     let (dir, name) = hand.source.parent(action.path).map_err(source_failed)?;
-    let file = Open::at(dir.as_fd(), name, true).map_err(unread)?;
+    let file = Open::at(dir.as_fd(), name, None, true).map_err(unread)?;
     let digest = hash(file.fd.as_fd(), &mut hand.buffer, hand.shop.control).map_err(unread)?;
     let print = stat_fd(file.fd.as_fd()).map_err(source_failed)?.print;
     let same = held.digest == Some(digest) && held.meta.is_some_and(|meta| meta.print == print);
