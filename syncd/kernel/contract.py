@@ -426,6 +426,8 @@ class Kernel(Protocol):
         Directories that had to be made writable, and new ones, get their final mode when the last action
         of `actions` is done or the slice stops.
         Both fingerprints in an outcome are taken from open descriptors after the last write to it.
+        The target's is zeros, so that the next scan is in doubt, if somebody wrote the new entry meanwhile: its size or
+        mtime are others, or, in place, the content read back is another. A record that set an mtime reads back, too: CHANGED.
         """
 
     def stat_many(self, root: Root, paths: Sequence[bytes], force: bool = False) -> list[Entry | int | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from syncd.kernel.contract import (
     Actions,
@@ -22,6 +21,7 @@ from syncd.kernel.contract import (
 )
 from syncd.kernel.pure import journal as journals
 from syncd.kernel.pure.call import PureOutcomes
+from syncd.kernel.pure.control import PureControl
 from syncd.kernel.pure.diff import PureActions, PureDiff
 from syncd.kernel.pure.digest import digest, hash_many
 from syncd.kernel.pure.place import place
@@ -30,15 +30,6 @@ from syncd.kernel.pure.scan import scan, stat_many
 from syncd.kernel.pure.tree import PureBase, PureTree
 from syncd.model.entry import Agreed, Entry
 from syncd.system import libc
-
-
-@dataclass(slots=True)
-class PureControl:
-    """Shared between a running call and the thread that watches it."""
-
-    cancelled: bool = False
-    entries: int = 0
-    bytes: int = 0
 
 
 class PureRoot:

@@ -26,6 +26,8 @@ from syncd.model.entry import Entry, Fingerprint, Kind
 from syncd.model.path import name
 from syncd.system import libc
 
+UNSURE = Fingerprint(0, 0, 0, 0, 0)  # equal to none, so that the next scan is in doubt
+
 
 @dataclass(slots=True)
 class Fresh:
@@ -118,8 +120,10 @@ def wanted_owner(call: Call, taken: Taken) -> tuple[int, int] | None:
 def give_name(call: Call, dir_fd: int, path: bytes, fresh: Fresh, old: Entry | None) -> Fingerprint:
     """Give a fresh entry its name. `old` is what stands there, which is kept if it is another by now.
 
+    Returns the new entry's fingerprint, or UNSURE if somebody wrote it as soon as it had its name.
     Raises OSError (EXDEV) if the temporary name is on another mount; nothing was touched then.
     """
+    written = fingerprint(os.fstat(fresh.fd))
     if old is None:
         try:
             libc.rename_new(fresh.dir_fd, fresh.name, dir_fd, name(path))
@@ -130,7 +134,8 @@ def give_name(call: Call, dir_fd: int, path: bytes, fresh: Fresh, old: Entry | N
     else:
         kept = keep_old(call, dir_fd, path, fresh, old)
         finish_old(call, dir_fd, path, fresh.dir_fd, kept, old)
-    return fingerprint(os.fstat(fresh.fd))
+    now = fingerprint(os.fstat(fresh.fd))
+    return now if alike(written, now) else UNSURE
 
 
 def raise_but_exdev(error: OSError) -> None:

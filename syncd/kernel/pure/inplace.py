@@ -5,13 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from syncd.kernel.contract import Status
-from syncd.kernel.pure.beside import fill, give_attributes, put_beside, wanted_owner
+from syncd.kernel.pure.beside import UNSURE, fill, give_attributes, put_beside, wanted_owner
 from syncd.kernel.pure.call import SMALL, Call, Ended, Full, failing
+from syncd.kernel.pure.control import PureControl
 from syncd.kernel.pure.diff import Action, equal
-from syncd.kernel.pure.files import BETWEEN_LOOKS, DIRECTORY, fingerprint, mirrored, open_file, opened, probe, via_proc
+from syncd.kernel.pure.files import (
+    BETWEEN_LOOKS,
+    DIRECTORY,
+    fingerprint,
+    hash_file,
+    mirrored,
+    open_file,
+    opened,
+    probe,
+    via_proc,
+)
 from syncd.kernel.pure.take import Taken
 from syncd.model.entry import Entry, Fingerprint, Kind
 from syncd.model.path import name
@@ -39,31 +50,40 @@ def may_be_in_place(call: Call, action: Action, taken: Taken, state: os.stat_res
 def put_in_place(call: Call, dir_fd: int, path: bytes, taken: Taken, old: Entry) -> Fingerprint | None:
     """Overwrite a file with one write. None if it has to be replaced after all; it is untouched then."""
     at = name(path)
-    size = taken.entry.seen.size
-    try:
-        with opened(open_file(dir_fd, at, old.seen)) as reader:
+    with ExitStack() as fds:
+        try:
+            reader = fds.enter_context(opened(open_file(dir_fd, at, old.seen)))
             if probe(reader) != 0:
                 return None
-            fd = os.open(via_proc(reader), WRITING)  # the very file that was judged, whatever has its name by now
-    except OSError:
-        return None
-    with opened(fd):
-        if fingerprint(os.fstat(fd)) != old.seen:
-            return None
-        if size > old.seen.size:
-            try:
-                libc.reserve(fd, size)
-            except OSError:
+            # The very file that was judged, whatever has its name by now.
+            fd = fds.enter_context(opened(os.open(via_proc(reader), WRITING)))
+            if fingerprint(os.fstat(fd)) != old.seen:
                 return None
+            if taken.entry.seen.size > old.seen.size:
+                libc.reserve(fd, taken.entry.seen.size)
+        except OSError:
+            return None
         try:
             overwrite(call, fd, taken)
             call.crash("publish-inplace")
-            if size < old.seen.size:
-                os.ftruncate(fd, size)
+            if taken.entry.seen.size < old.seen.size:
+                os.ftruncate(fd, taken.entry.seen.size)
             os.utime(fd, ns=(os.fstat(fd).st_atime_ns, taken.entry.seen.mtime_ns))
-            return fingerprint(os.fstat(fd))
         except OSError as error:
             return finish_torn(call, dir_fd, path, taken, os.fstat(fd), error)
+        return holds(reader, taken)
+
+
+def holds(fd: int, taken: Taken) -> Fingerprint:
+    """The fingerprint of a file that was just written; UNSURE if another content is in it.
+
+    It is read back because setting the mtime hid what somebody wrote a moment before.
+    """
+    seen = fingerprint(os.fstat(fd))
+    try:
+        return seen if hash_file(fd, PureControl()) == taken.entry.digest else UNSURE
+    except OSError:
+        return UNSURE
 
 
 def overwrite(call: Call, fd: int, taken: Taken) -> None:
@@ -112,7 +132,7 @@ def put_direct(call: Call, dir_fd: int, path: bytes, taken: Taken) -> Fingerprin
         except (Ended, Full):
             os.unlink(at, dir_fd=dir_fd)
             raise
-        return fingerprint(os.fstat(fd))
+        return holds(fd, taken)
 
 
 def make_directory(call: Call, dir_fd: int, path: bytes, taken: Taken) -> Fingerprint:

@@ -10,10 +10,11 @@ from syncd.kernel.pure import journal
 from syncd.kernel.pure.call import Call, Ended, Full, PureOutcomes, crash_point
 from syncd.kernel.pure.diff import Action, PureActions
 from syncd.kernel.pure.files import Cancelled
-from syncd.kernel.pure.publish import finish_modes, publish
+from syncd.kernel.pure.publish import publish
 from syncd.kernel.pure.rules import PureRules
 from syncd.kernel.pure.take import Taken, take, take_again
 from syncd.kernel.pure.tree import PureBase
+from syncd.kernel.pure.way import finish_modes
 from syncd.model.plan import Verb
 
 MOST = 2000  # actions in one slice

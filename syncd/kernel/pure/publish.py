@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 
 from syncd.kernel.contract import Status
 from syncd.kernel.pure.aside import drop_ours, join_paths, list_names, put_back, set_aside
@@ -15,25 +11,17 @@ from syncd.kernel.pure.beside import Fresh, fresh_entry, give_name, put_beside
 from syncd.kernel.pure.call import Call, Ended, Full, failing
 from syncd.kernel.pure.diff import Action
 from syncd.kernel.pure.files import (
-    ABSENT,
-    DIRECTORY,
-    ITSELF,
-    Unreachable,
-    clamp,
     directory,
-    fingerprint,
     look,
     look_or_none,
-    mirrored,
-    opened,
-    step,
-    via_proc,
 )
 from syncd.kernel.pure.inplace import make_directory, may_be_in_place, put_direct, put_in_place
-from syncd.kernel.pure.take import Taken, drop_staged, take_content
-from syncd.kernel.pure.tree import join, parts
-from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
-from syncd.model.path import name, parent
+from syncd.kernel.pure.record import record
+from syncd.kernel.pure.take import Taken
+from syncd.kernel.pure.tree import join
+from syncd.kernel.pure.way import agreed, as_believed, refuse_overlay, way
+from syncd.model.entry import Agreed, Fingerprint, Kind
+from syncd.model.path import name
 from syncd.model.plan import Verb
 
 Learnt = tuple[Status, Agreed | None]
@@ -49,121 +37,6 @@ def publish(call: Call, action: Action, taken: Taken | None) -> Learnt:
     call.outcomes.puts += 1
     call.outcomes.bytes += taken.entry.seen.size if taken.entry.kind == Kind.FILE else 0
     return Status.DONE, agreed(call, action.row.path, taken, seen)
-
-
-def agreed(call: Call, path: bytes, taken: Taken, target: Fingerprint) -> Agreed:
-    """The baseline's row after a put or record."""
-    entry = taken.entry
-    dropped = entry.seen.mode & (stat.S_ISUID | stat.S_ISGID)
-    if dropped:
-        call.outcomes.dropped.append((path, dropped))
-    return Agreed(
-        entry.kind,
-        mirrored(entry.seen.mode),
-        entry.seen.mtime_ns,
-        entry.digest,
-        entry.link,
-        entry.seen,
-        target,
-        shared=entry.kind == Kind.FILE and taken.state.st_nlink > 1,
-        mount=taken.mount,
-    )
-
-
-def as_believed(expected: Entry | None, now: Entry | None) -> bool:
-    """Whether an entry is what the scan saw; of a directory only that it is one."""
-    if expected is None or now is None:
-        return expected is now
-    if expected.kind != now.kind:
-        return False
-    return expected.kind == Kind.DIR or (expected.seen == now.seen and expected.link == now.link)
-
-
-# --- the way to an entry ------------------------------------------------------------------------------
-
-
-@contextmanager
-def way(call: Call, path: bytes, make: bool) -> Iterator[int | None]:
-    """The target's directory that holds `path`, opened. None if it is missing.
-
-    `make`: missing ones are made, and links or files in their place set aside.
-    """
-    fd = os.open(b".", DIRECTORY, dir_fd=call.target.fd)
-    try:
-        reached = b""
-        allow(call, fd, reached)
-        for at in parts(parent(path)):
-            reached = join(reached, at)
-            try:
-                fd = step(fd, at, reached)
-            except Unreachable as error:
-                if error.errno not in ABSENT:
-                    raise
-                if not make:
-                    yield None
-                    return
-                make_way(call, fd, reached)
-                fd = step(fd, at, reached)
-            allow(call, fd, reached)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def make_way(call: Call, fd: int, path: bytes) -> None:
-    """Make a directory on the way, as the source has it. What stands there otherwise is set aside.
-
-    The baseline learns it: else, where the plan had another thing there, it would look like the container's.
-    """
-    try:
-        with directory(call.source.fd, parent(path)) as source_fd:
-            entry, state = look(source_fd, name(path))
-            mount = state.st_dev != os.fstat(source_fd).st_dev
-    except OSError as error:
-        if error.errno in ABSENT:
-            raise Ended(Status.VANISHED) from None
-        raise
-    if entry.kind != Kind.DIR:
-        raise Ended(Status.VANISHED)
-    if look_or_none(fd, name(path)) is not None:  # no directory, so no overlay lies in it
-        call.outcomes.aside.append((path, set_aside(call, fd, name(path), path)))
-    taken = Taken(entry, state, mount=mount)
-    call.outcomes.learnt.append((path, agreed(call, path, taken, make_directory(call, fd, path, taken))))
-
-
-def allow(call: Call, fd: int, path: bytes) -> None:
-    """Let this user change a directory of his own that forbids it; its mode comes back at the end."""
-    user = os.geteuid()
-    if user != 0:
-        state = os.fstat(fd)
-        if state.st_uid == user and state.st_mode & 0o700 != 0o700:
-            os.chmod(via_proc(fd), stat.S_IMODE(state.st_mode) | 0o700)
-            call.actions.modes.setdefault(path, stat.S_IMODE(state.st_mode))
-
-
-def finish_modes(call: Call) -> None:
-    """Give directories their final modes, and learn the fingerprints that these of this slice have then."""
-    rows = {path: (index, row) for index, (path, row) in enumerate(call.outcomes.learnt)}
-    for path, mode in sorted(call.actions.modes.items(), reverse=True):
-        try:
-            with directory(call.target.fd, path) as fd:
-                os.chmod(via_proc(fd), mode)
-                seen = fingerprint(os.fstat(fd))
-        except OSError:
-            continue  # it is gone, or of another kind: the next scan tells
-        index, row = rows.get(path, (0, None))
-        if row and row.kind == Kind.DIR:
-            call.outcomes.learnt[index] = path, row._replace(target=seen)
-    call.actions.modes.clear()
-
-
-def refuse_overlay(call: Call, path: bytes, kind: Kind) -> None:
-    """End the action if the entry that is to go holds an overlay. What is no directory holds none."""
-    if kind == Kind.DIR and call.rules.overlay_within(path):
-        raise Ended(Status.FAILED, errno.EBUSY, "overlay")
-
-
-# --- the verbs ----------------------------------------------------------------------------------------
 
 
 def put(call: Call, action: Action, taken: Taken) -> Fingerprint:
@@ -270,55 +143,3 @@ def remove_directory(call: Call, fd: int, path: bytes) -> Learnt:
     call.outcomes.removed += 1
     call.actions.modes.pop(path, None)
     return Status.DONE, None
-
-
-def record(call: Call, action: Action, taken: Taken | None) -> Learnt:
-    """Learn both fingerprints, after the target got the source's mode and mtime."""
-    path, _, _, expected = action.row
-    with failing("record"), way(call, path, make=False) as fd:
-        found = look_or_none(fd, name(path)) if fd is not None else None
-        if taken is None and (found is None or call.rules.excluded(path, found[0].kind == Kind.DIR)):
-            return Status.SAME, None  # gone on both sides, or newly ignored: then it stays where it is
-        if fd is None or taken is None or found is None or not as_believed(expected, found[0]):
-            raise Ended(Status.CHANGED)
-        with opened(os.open(name(path), ITSELF, dir_fd=fd)) as at:
-            state = os.fstat(at)
-            if fingerprint(state) != found[0].seen:
-                raise Ended(Status.CHANGED)
-            if state.st_nlink > 1 and found[0].kind != Kind.DIR and metadata_differs(state, taken.entry):
-                seen = part(call, fd, path, taken, found[0])
-            else:
-                seen = write_metadata(at, state, taken.entry)
-    return Status.SAME, agreed(call, path, taken, seen)
-
-
-def part(call: Call, fd: int, path: bytes, taken: Taken, old: Entry) -> Fingerprint:
-    """Put a file anew whose other hard links, which may be anywhere, must not get its mode and time."""
-    if old.kind == Kind.FILE and taken.data is None and taken.staged is None:
-        content = take_content(call, path)
-        if content.entry.digest != taken.entry.digest:
-            drop_staged(call, content.staged)
-            raise Ended(Status.CHANGED)
-        taken = replace(taken, data=content.data, staged=content.staged)
-    return put_beside(call, fd, path, taken, old)
-
-
-def metadata_differs(state: os.stat_result, entry: Entry) -> bool:
-    """Whether the mode or the mtime of a file or link is another than the source's."""
-    other_mode = entry.kind != Kind.LINK and stat.S_IMODE(state.st_mode) != mirrored(entry.seen.mode)
-    return other_mode or clamp(state.st_mtime_ns) != entry.seen.mtime_ns
-
-
-def write_metadata(fd: int, state: os.stat_result, entry: Entry) -> Fingerprint:
-    """Write mode and mtime where they differ. Ended if the content seems to be written meanwhile."""
-    mode = mirrored(entry.seen.mode)
-    sets_time = entry.kind != Kind.DIR and clamp(state.st_mtime_ns) != entry.seen.mtime_ns
-    if entry.kind != Kind.LINK and stat.S_IMODE(state.st_mode) != mode:
-        os.chmod(via_proc(fd), mode)
-    if sets_time:
-        os.utime(via_proc(fd), ns=(state.st_atime_ns, entry.seen.mtime_ns))
-    after = os.fstat(fd)
-    written = after.st_size != state.st_size or (not sets_time and after.st_mtime_ns != state.st_mtime_ns)
-    if entry.kind == Kind.FILE and written:
-        raise Ended(Status.CHANGED)
-    return fingerprint(after)
