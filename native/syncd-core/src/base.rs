@@ -1,5 +1,7 @@
 //! The baseline: what both sides last agreed on.
 
+use std::sync::Arc;
+
 use crate::entry::{Agreed, Kind};
 use crate::nested::Nested;
 
@@ -12,7 +14,7 @@ pub struct Base {
     /// The rows.
     pub rows: Nested<Agreed>,
     /// The root's own row, not counted.
-    pub root: Option<Box<Agreed>>,
+    pub root: Option<Arc<Agreed>>,
 }
 
 impl Base {
@@ -43,7 +45,7 @@ impl Base {
                 if row.kind != Kind::Dir {
                     self.rows.remove(path);
                 }
-                self.root = Some(Box::new(row));
+                self.root = Some(Arc::new(row));
             }
             Some(row) => {
                 let is_dir = row.kind == Kind::Dir;

@@ -15,6 +15,7 @@ pub mod exclude;
 mod glob;
 pub mod ignore;
 pub mod journal;
+pub mod look;
 mod merge;
 pub mod nested;
 pub mod path;
@@ -25,6 +26,8 @@ pub mod state;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod tree;
 pub mod walk;
 pub mod watch;

@@ -11,9 +11,10 @@ use crate::dirs::{Reached, Root, THROUGH, open_below, stat_at, stat_fd};
 use crate::entry::{Kind, Meta, Seen, Side};
 use crate::error::{Error, Result, means_absent};
 use crate::exclude::Excluder;
+use crate::look::Ways;
 use crate::path;
 use crate::tree::{Look, Tree, tally};
-use crate::walk::{Ways, blame, names, walk};
+use crate::walk::{blame, names, walk};
 
 /// Read entries below `root`: everything, or what a scope names. See the contract.
 pub fn scan(

@@ -7,11 +7,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
-use crate::control::Control;
-use crate::dirs::{LISTING, Root, obstacle, open_below, read_link, stat_at};
-use crate::entry::{Agreed, Kind, Meta, Seen, Side, Text};
+use crate::dirs::{LISTING, obstacle, open_below};
+use crate::entry::{Agreed, Seen, Side};
 use crate::error::{Error, Result, Trouble, means_absent};
-use crate::exclude::Excluder;
+use crate::look::Ways;
 use crate::nested::Dir;
 use crate::path;
 use crate::tree::tally;
@@ -21,75 +20,6 @@ const ROOM: usize = 32 << 10;
 
 /// A second thread starts when this many entries were seen and directories are waiting.
 const ALONE: u64 = 300;
-
-/// What one scan goes by.
-pub struct Ways<'a> {
-    /// The root that is read.
-    pub root: &'a Root,
-    /// What is passed over.
-    pub rules: &'a dyn Excluder,
-    /// Whose root it is.
-    pub side: Side,
-    /// Cancelling and counting.
-    pub control: &'a Control,
-    /// Ask the files' server.
-    pub force: bool,
-}
-
-impl Ways<'_> {
-    /// Trouble of this scan.
-    pub fn trouble(&self, path: &[u8], errno: Errno, op: &'static str) -> Trouble {
-        Trouble {
-            path: path.into(),
-            errno,
-            op,
-            side: self.side,
-        }
-    }
-
-    /// What stands at a name. Link texts are read; a digest is taken over from `known`.
-    pub fn look(
-        &self,
-        dir: BorrowedFd<'_>,
-        name: &[u8],
-        known: Option<&Agreed>,
-    ) -> rustix::io::Result<(Seen, Meta)> {
-        for _ in 0..4 {
-            let meta = stat_at(dir, name, self.force)?;
-            let mut seen = Seen::new(&meta);
-            if seen.kind == Kind::Link {
-                match read_link(dir, name) {
-                    Ok(text) => seen.link = Some(Text::new(&text)),
-                    Err(Errno::INVAL | Errno::NOENT) => continue, // another thing by now
-                    Err(errno) => return Err(errno),
-                }
-            }
-            if let Some(known) = known {
-                if seen.kind == Kind::File
-                    && known.kind == Kind::File
-                    && known.print(self.side) == seen.print
-                {
-                    seen.digest = known.digest();
-                }
-            }
-            return Ok((seen, meta));
-        }
-        Err(Errno::AGAIN)
-    }
-
-    /// Mark a directory on another device than the one above it. False: it was a mount point when the
-    /// baseline was written and is none now, so what was in it is not gone but out of sight.
-    pub fn judge_mount(
-        &self,
-        seen: &mut Seen,
-        device: u64,
-        above: u64,
-        known: Option<&Agreed>,
-    ) -> bool {
-        seen.mount = device != above;
-        seen.mount || self.side != Side::Source || !known.is_some_and(|row| row.mount)
-    }
-}
 
 /// What a walk found.
 #[derive(Debug, Default)]

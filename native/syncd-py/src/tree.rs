@@ -145,11 +145,10 @@ impl Base {
     }
 
     fn get<'py>(&self, py: Python<'py>, path: &[u8]) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.with(|base| {
-            base.get(path)
-                .map(|row| convert::agreed(py, row))
-                .transpose()
-        })?
+        let base = self.share()?; // no lock is held while Python values are built
+        base.get(path)
+            .map(|row| convert::agreed(py, row))
+            .transpose()
     }
 
     #[pyo3(signature = (below = None))]
@@ -167,12 +166,9 @@ impl Base {
     }
 
     fn shared<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-        self.with(|base| {
-            base.shared()
-                .iter()
-                .map(|path| convert::bytes(py, path))
-                .collect()
-        })
+        let base = self.share()?;
+        let paths = py.detach(|| base.shared());
+        Ok(paths.iter().map(|path| convert::bytes(py, path)).collect())
     }
 }
 

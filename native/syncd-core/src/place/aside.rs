@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::attributes::set_mode;
 use super::crash;
-use super::shop::{CREATE, Halt, Placed, Shop, failed, set_mode};
+use super::shop::{CREATE, Halt, Placed, Shop, failed};
 use crate::dirs::{LISTING, THROUGH, read_link, retry, stat_at, stat_fd};
 use crate::entry::{Agreed, Kind, Meta};
 use crate::nested::Kid;

@@ -2,19 +2,18 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
-use rustix::io::{self, Errno};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::aside::rename_new;
-use super::shop::{CREATE, Halt, Hand, Placed, Want, failed, new_name};
-use super::take::{Load, SMALL, Taken, copy_file, is_sparse, write_content};
-use super::{Write, crash};
-use crate::control::Control;
+use super::attributes::Want;
+use super::crash;
+use super::shop::{CREATE, Halt, Hand, Placed, failed, new_name};
+use super::take::{Load, Taken, copy_file, is_sparse, write_content};
 use crate::dirs::{retry, stat_at, stat_fd};
-use crate::entry::{Agreed, Content, Fingerprint, Kind, Meta, Seen, Side, equal};
+use crate::entry::{Fingerprint, Meta, Side};
 use crate::error::stops_slice;
-use crate::read::{Unread, each_chunk, reopen};
-use crate::sys::probe_lease;
+use crate::read::Unread;
 
 /// Where an entry goes.
 #[derive(Clone, Copy)]
@@ -412,144 +411,6 @@ impl Hand<'_> {
             }
         }
     }
-
-    // --- in place -----------------------------------------------------------------------------
-
-    /// Write a file's new content into the old file. None: that is not to be done here.
-    pub fn put_in_place(
-        &mut self,
-        spot: Spot<'_>,
-        target: &Seen,
-        base: Option<&Agreed>,
-        taken: &Taken,
-        want: &Want,
-    ) -> Option<Placed<Meta>> {
-        let size = self.suits(target, base, taken, want)?;
-        let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let through = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // Pinned, judged and opened by its descriptor: whatever has its name by now is not touched.
-        let pin = retry(|| fs::openat(spot.dir, spot.name, through, Mode::empty())).ok()?;
-        match stat_fd(pin.as_fd()) {
-            Ok(meta) if meta.print == target.print && meta.links == 1 => {}
-            Ok(meta) if meta.print == target.print => return None,
-            _ => return Some(Err(Halt::Changed)),
-        }
-        let reader = reopen(pin.as_fd(), flags).ok()?;
-        probe_lease(reader.as_fd()).ok()?; // somebody has it open for writing
-        let fd = reopen(pin.as_fd(), flags | OFlags::WRONLY).ok()?;
-        match stat_fd(fd.as_fd()) {
-            Ok(meta) if meta.print != target.print => return Some(Err(Halt::Changed)),
-            Ok(meta) if meta.links == 1 && want.owner.is_none_or(|owner| owner == meta.owner()) => {
-            }
-            _ => return None,
-        }
-        if size > target.print.size {
-            retry(|| fs::fallocate(&fd, FallocateFlags::KEEP_SIZE, 0, size)).ok()?;
-        }
-        Some(
-            match self.overwrite(fd.as_fd(), target.print.size, taken, want) {
-                Ok(meta) => Ok(meta),
-                Err(errno) => self.mend(spot, fd.as_fd(), taken, want, errno),
-            },
-        )
-    }
-
-    /// The new size, if a file may be written in place as far as can be told without looking.
-    fn suits(
-        &self,
-        target: &Seen,
-        base: Option<&Agreed>,
-        taken: &Taken,
-        want: &Want,
-    ) -> Option<u64> {
-        let size = taken.meta?.print.size;
-        let auto = match self.shop.options.write {
-            Write::Replace => return None,
-            Write::Auto => true,
-            Write::InPlace => false,
-        };
-        let print = &target.print;
-        let fits =
-            size <= SMALL && print.size <= SMALL && size >= print.size && print.mode & 0o111 == 0;
-        let memory = matches!(taken.load, Load::Memory(_));
-        let agreed = equal(Some(Content::from(target)), base.map(Content::from));
-        let suits = target.kind == Kind::File
-            && taken.link.is_none()
-            && agreed
-            && print.mode & 0o7777 == want.mode
-            && (!auto || fits && memory);
-        suits.then_some(size)
-    }
-
-    fn overwrite(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        old: u64,
-        taken: &Taken,
-        want: &Want,
-    ) -> Result<Meta, Errno> {
-        let shop = self.shop;
-        let size = match &taken.load {
-            Load::Memory(content) => {
-                if retry(|| io::pwrite(fd, content, 0))? != content.len() {
-                    return Err(Errno::NOSPC);
-                }
-                content.len() as u64
-            }
-            Load::Staged(number) => {
-                let name = new_name(*number);
-                let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let from = retry(|| {
-                    fs::openat(shop.options.staging, name.as_slice(), flags, Mode::empty())
-                })?;
-                let write = |chunk: &[u8], offset| {
-                    write_content(fd, chunk, offset, false).map_err(Unread::Unwritten)
-                };
-                each_chunk(from.as_fd(), &mut self.buffer, &Control::default(), write)
-                    .map_err(errno_of)?
-            }
-            Load::Nothing => return Err(Errno::INVAL),
-        };
-        if old > size {
-            retry(|| fs::ftruncate(fd, size))?;
-        }
-        crash::pass("publish-inplace");
-        retry(|| fs::futimens(fd, &super::shop::times(want.mtime)))?;
-        if let Load::Staged(number) = taken.load {
-            let _ = fs::unlinkat(
-                shop.options.staging,
-                new_name(number).as_slice(),
-                AtFlags::empty(),
-            );
-        }
-        stat_fd(fd)
-    }
-
-    /// Finish beside what was begun in place.
-    fn mend(
-        &mut self,
-        spot: Spot<'_>,
-        fd: BorrowedFd<'_>,
-        taken: &Taken,
-        want: &Want,
-        errno: Errno,
-    ) -> Placed<Meta> {
-        let mended = match stat_fd(fd) {
-            Ok(meta) => self.put_over(spot, &meta.print, taken, want),
-            Err(errno) => Err(failed("stat")(errno)),
-        };
-        mended.map_err(|halt| {
-            let errno = match halt {
-                Halt::Stop(errno) => {
-                    self.shop.stop(errno);
-                    errno
-                }
-                Halt::Failed(errno, ..) => errno,
-                _ => errno,
-            };
-            Halt::Failed(errno, "torn", Side::Target)
-        })
-    }
 }
 
 impl Fresh<'_> {
@@ -560,7 +421,8 @@ impl Fresh<'_> {
     }
 }
 
-fn errno_of(unread: Unread) -> Errno {
+/// The number of what kept a copy from being made.
+pub fn errno_of(unread: Unread) -> Errno {
     match unread {
         Unread::Failed(errno) | Unread::Unwritten(errno) => errno,
         Unread::Cancelled => Errno::CANCELED,

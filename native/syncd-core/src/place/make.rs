@@ -6,8 +6,9 @@ use std::sync::PoisonError;
 use rustix::fs::{self, AtFlags, Mode};
 use rustix::io::Errno;
 
+use super::attributes::Want;
 use super::crash;
-use super::shop::{Halt, Hand, Placed, Shop, Want, failed};
+use super::shop::{Halt, Hand, Placed, Shop, failed};
 use crate::dirs::{Dir, LISTING, THROUGH, retry, stat_at, stat_fd};
 use crate::entry::{Agreed, Kind, Meta, Side, mirrored};
 use crate::error::means_absent;

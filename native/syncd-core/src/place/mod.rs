@@ -22,15 +22,16 @@
 //! | `outcomes` | the outcomes of a slice are in the journal |
 
 mod aside;
+mod attributes;
 mod beside;
 mod crash;
+mod inplace;
 mod make;
 mod publish;
 mod shop;
 mod take;
 
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
@@ -43,7 +44,7 @@ use crate::entry::{Agreed, Fingerprint, Side};
 use crate::error::{Result, Trouble};
 use crate::exclude::Excluder;
 use crate::journal::{Frame, append};
-use shop::{Hand, Shop};
+use shop::{Hand, Shop, lock};
 use take::{Taken, take, take_held};
 
 /// Neighbours that one thread works on at a time; up to four such runs are worth no second thread.
@@ -277,8 +278,4 @@ fn gather(
     out.rows.extend(shop.ways()); // after the rows of the plan, which had something else there
     (out.aside, out.dropped) = shop.kept_and_dropped();
     out
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

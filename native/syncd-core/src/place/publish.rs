@@ -5,8 +5,9 @@ use std::os::fd::AsFd;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::attributes::{Want, set_time};
 use super::beside::Spot;
-use super::shop::{Halt, Hand, Placed, Shop, Want, failed, set_time};
+use super::shop::{Halt, Hand, Placed, Shop, failed};
 use super::take::{Load, Taken, take_file};
 use super::{End, RUN, Ready, Status, crash};
 use crate::actions::{Action, Verb};
