@@ -404,12 +404,12 @@ class Kernel(Protocol):
 
         Publish: every target entry is first compared with what the scan saw (fingerprint; of a
         directory the kind); another one is CHANGED. Directories missing on the way are made with
-        the source's mode; an entry on the way that is no directory is set aside.
+        the source's mode, and learnt; an entry on the way that is no directory is set aside.
         In place (one pwrite, then ftruncate if longer before) only if `write` is not "replace" and the target is a
         regular file with one link, not executable (auto only), equal to the baseline, owner and permission bits
         unchanged, old and new size at most 128 KiB (auto only), read-lease probe passed; growth is reserved by
-        fallocate first (the size stays); shrinking (auto only) or a failed reservation goes beside. A short write is finished beside at once, else FAILED
-        with "torn". Otherwise beside: `new-N` written in staging with mode, owner and mtime; an old file linked to `old-N`;
+        fallocate first (the size stays); shrinking (auto only) or a failed reservation goes beside. A short write is
+        finished beside at once, else FAILED with "torn". Otherwise beside: `new-N` written in staging with mode, owner and mtime; an old file linked to `old-N`;
         plain rename over; `old-N` compared with what was expected: the same is unlinked, another is moved aside.
         A kind change renames the old entry (a whole subtree) to `aside`, makes the new one, then drops from there what the
         baseline has and nobody changed; what is left stays aside. If an overlay lies at or below, nothing
@@ -417,8 +417,10 @@ class Kernel(Protocol):
         EXDEV from staging: a temporary name `.syncd-N` in the entry's own directory instead.
         REPLACE: the target's entry is renamed into `aside`, under its own path (RENAME_NOREPLACE, `.1`, `.2` … on
         collision) before the put; if that fails nothing at the path is touched; if the put fails it gets its name back.
+        A directory in whose place nothing comes stays, KEPT, while it holds an ignored name or an overlay.
         REMOVE unlinks only what the scan saw; a directory by rmdir, ENOTEMPTY is KEPT. What is to go and is gone already
         is DONE. A RECORD of a path missing on both sides drops the row; a newly ignored entry stays where it is.
+        A RECORD of a file or link with further hard links that needs another mode or mtime puts it anew.
         ENOSPC, EDQUOT, EROFS and EIO on the target stop the slice after its removals were done: half-made
         files are removed, `stopped` is set, the untouched actions are in no outcome and `next` is `start` or
         the first of them. Outcomes that cannot be written to the journal set `stopped`, too; they are true all the same.
