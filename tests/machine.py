@@ -48,13 +48,16 @@ def unmount(point: Path) -> None:
 
 @contextmanager
 def mounted(point: Path, *arguments: str | Path) -> Iterator[Path]:
-    """What `mount ARGUMENTS POINT` gives, until the end, whoever holds it then."""
+    """What `mount ARGUMENTS POINT` gives, until the end, whoever holds it then.
+
+    All that is mounted there goes; it is not asked first, since one that is broken does not look like a mount.
+    """
     point.mkdir(exist_ok=True)
     call("mount", *arguments, point)
     try:
         yield point
     finally:
-        while os.path.ismount(point) and subprocess.run(["umount", "-l", point]).returncode == 0:
+        while subprocess.run(["umount", "-l", point], capture_output=True).returncode == 0:
             pass
 
 

@@ -416,7 +416,10 @@ def _later(before: tuple[float, float] | None, now: float) -> tuple[float, float
 
 
 def _merge(old: tuple[Problem, ...], done: CycleReport, batch: Batch) -> tuple[Problem, ...]:
-    """Problems after a partial cycle: those of places that it did not look at stay."""
+    """Problems after a partial cycle: those of places that it did not look at stay.
+
+    A place that could not be read may be a directory: only a look at all it holds takes that back.
+    """
     if not old:
         return done.problems
     new = {problem.path for problem in done.problems}
@@ -425,7 +428,7 @@ def _merge(old: tuple[Problem, ...], done: CycleReport, batch: Batch) -> tuple[P
         for problem in old
         if problem.path not in new
         and problem.op != "busy"
-        and problem.path not in batch.paths
+        and (problem.op == "scan" or problem.path not in batch.paths)
         and not any_above(problem.path, batch.deep)
     ]
     return (*stay, *done.problems)

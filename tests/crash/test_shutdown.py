@@ -46,7 +46,7 @@ def disk(fstype: str, point: Path) -> Iterator[Path]:
         try:
             yield file
         finally:
-            while os.path.ismount(point) and subprocess.run(["umount", "-l", point]).returncode == 0:
+            while subprocess.run(["umount", "-l", point], capture_output=True).returncode == 0:
                 pass
 
 
