@@ -151,6 +151,8 @@ def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[s
         baseline.note(target=inode)
         opened = Opened(pair, lock, state, notes)
         _finish_intents(pair, notes)
+        if not pair.trusted and baseline.whole:
+            _take_back_dropped(pair)
     except BaseException:
         if baseline is not None:
             baseline.close(clean=False)
@@ -236,6 +238,29 @@ def _finish_intents(pair: Pair, notes: list[str]) -> None:
         saved += [kept.encode() for _, kept in done.aside]
     if saved:
         notes.append(f"{len(saved)} unfinished entries of an interrupted run were set aside under {CONFLICTS}")
+
+
+def _take_back_dropped(pair: Pair) -> None:
+    """After an unclean boot or mount: a removal that the disk has forgotten is done again.
+
+    What stands there as the baseline had it, its time included, is syncd's own and gets its row back, so that
+    the table removes it once more. Anything else is a container's.
+    """
+    with pair.roots() as roots:
+        if isinstance(roots, Halt):
+            return
+        dropped = pair.baseline.dropped()
+        there = pair.kernel.stat_many(roots[1], [path for path, _ in dropped])
+        rows: list[tuple[bytes, Agreed | None]] = []
+        for (path, row), entry in zip(dropped, there, strict=True):
+            if not isinstance(entry, Entry) or entry.kind != row.kind:
+                continue
+            same_file = (entry.seen.size, entry.seen.mtime_ns) == (row.target.size, row.mtime_ns)
+            if entry.kind == Kind.DIR or (entry.link == row.link and (entry.kind == Kind.LINK or same_file)):
+                rows.append((path, row._replace(source=NOWHERE, target=NOWHERE)))
+        if rows:
+            pair.baseline.settle(rows)
+            pair.vouch(frozenset(path for path, _ in rows))
 
 
 def _own(entry: Entry, digest: bytes | int | None, intent: Intent, known: Agreed | None) -> Agreed | None:

@@ -254,9 +254,10 @@ class Runner:
 
     def _after(self, done: CycleReport, batch: Batch) -> CycleReport:
         now = time.monotonic()
-        for path in batch.paths if not batch.everything else list(self._busy):
+        looked = [each for each in self._busy if batch.everything or each in batch.paths or any_above(each, batch.deep)]
+        for path in looked:
             if path not in done.busy:
-                self._busy.pop(path, None)
+                del self._busy[path]
         for path in done.busy:
             delay = min(self._busy[path][1] * 2, BUSY_MOST) if path in self._busy else BUSY_FIRST
             self._busy[path] = (now + delay, delay)
@@ -351,6 +352,7 @@ class Runner:
         batch = self._settle.flush()
         troubled = self._troubled_places()
         extra = self.pair.recheck(list(self._busy)) | self._again | frozenset(self.pair.doubted) | troubled
+        extra |= self._busy.keys()  # one that is equal by now has to be taken back, too
         self._again = frozenset()
         if extra:
             batch = batch or Batch()

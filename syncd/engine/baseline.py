@@ -82,6 +82,17 @@ class Baseline:
         self.base, self.intents, self.notes = self.kernel.empty_base(), [], {}
         self.known = False  # `open` begins a new generation; the old files go
 
+    def dropped(self) -> list[tuple[bytes, Agreed]]:
+        """Rows of the checkpoints still kept that the baseline has no more. Raises OSError. For recovery."""
+        before: dict[bytes, Agreed] = {}
+        for _, path in sorted((number, path) for path, kind, number in self._files() if kind == "baseline"):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                before |= dict(self.kernel.load_tree([fd]).base.rows())
+            finally:
+                os.close(fd)
+        return [(path, row) for path, row in sorted(before.items()) if path and self.base.get(path) is None]
+
     @property
     def checkpoint_due(self) -> bool:
         """Whether the journal has grown past its share of the checkpoint."""

@@ -159,6 +159,10 @@ class Pair:
         verbs = MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE})
         return plan._replace(verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
 
+    def vouch(self, paths: frozenset[bytes]) -> None:
+        """These are known to have been removed from the source, until a cycle has ended."""
+        self._vouched |= paths
+
     @property
     def doubted(self) -> list[bytes]:
         """Absences that want a second look."""
@@ -231,6 +235,8 @@ class Pair:
 
     def finished(self, done: CycleReport, roots: Roots, batch: Batch) -> None:
         """Remember what the next cycle and the next run need to know. Raises OSError."""
+        if self.lying is None:
+            self._vouched.clear()
         notes = self.baseline.notes
         new: dict[str, Any] = {}
         if batch.everything or len(batch.paths) > self.settings.timing.few or batch.removed:

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.compare import assert_equal
-from tests.integration.watching import SYNCD, environment, run
+from tests.integration.watching import SYNCD, environment, run, watching
 from tests.machine import call, eventually, image, needs_root, unmount
 
 pytestmark = [pytest.mark.kernel, needs_root, pytest.mark.timeout(300)]
@@ -38,16 +39,19 @@ def shut_down(mount: Path, how: int) -> None:
 
 
 @contextmanager
-def disk(fstype: str, point: Path) -> Iterator[Path]:
-    """A mounted image that can be mounted again; gives the image."""
+def disk(fstype: str, point: Path) -> Iterator[str]:
+    """A mounted image that can be mounted again; gives its device, which stays while it is not mounted."""
     point.mkdir()
     with image(fstype, point.with_suffix(f".{fstype}")) as file:
-        call("mount", "-o", "loop", file, point)
+        done = subprocess.run(["losetup", "--find", "--show", file], capture_output=True, text=True, check=True)
+        device = done.stdout.strip()
         try:
-            yield file
+            call("mount", device, point)
+            yield device
         finally:
             while subprocess.run(["umount", "-l", point], capture_output=True).returncode == 0:
                 pass
+            call("losetup", "--detach", device)
 
 
 def fill(source: Path, choose: random.Random, files: int) -> None:
@@ -74,7 +78,7 @@ def test_shut_down_in_mid_write(tmp_path: Path, fstype: str, how: int) -> None:
     env = environment(home)
     source.mkdir()
     fill(source, choose, 200)
-    with disk(fstype, point) as file:
+    with disk(fstype, point) as device:
         assert run("sync", str(source), str(target), env=env).returncode == 0
         (target / "the container's").write_text("made")
         (target / "d1" / "also").write_text("made too")
@@ -100,7 +104,7 @@ def test_shut_down_in_mid_write(tmp_path: Path, fstype: str, how: int) -> None:
                 assert process.stderr is not None
                 process.stderr.close()
             unmount(point)
-            call("mount", "-o", "loop", file, point)
+            call("mount", device, point)
             again = run("sync", str(source), str(target), "--json", env=env)
             assert again.returncode == 0, again.stderr
             record = json.loads(again.stdout)
@@ -113,6 +117,39 @@ def test_shut_down_in_mid_write(tmp_path: Path, fstype: str, how: int) -> None:
             assert record["drift"].get("made", 0) <= 2, "something of its own is taken for the container's"
             assert run("verify", str(source), str(target), env=env).returncode == 0
             assert [name for top in (point, home) for name in top.rglob("new-*")] == []
+
+
+@pytest.mark.parametrize("fstype", ["ext4", "xfs"])
+def test_a_removal_that_the_disk_forgets_is_done_again(tmp_path: Path, fstype: str) -> None:
+    """More of them than the guard lets pass without a trace; what the container made there since stays."""
+    source, point, home = tmp_path / "source", tmp_path / "disk", tmp_path / "home"
+    target = point / "target"
+    env = environment(home)
+    source.mkdir()
+    fill(source, random.Random(9), 400)
+    with disk(fstype, point) as device:
+        assert run("sync", str(source), str(target), env=env).returncode == 0
+        (target / "d2" / "made").write_text("by the container")
+        (target / "d3" / "f3").write_text("changed by the container")
+        subprocess.run(["sync", "-f", str(target)], check=True)
+        with watching(source, target, home) as watch:
+            for number in range(12):
+                if number != 3:
+                    shutil.rmtree(source / f"d{number}")
+            assert watch.flush() == 0
+            assert not (target / "d1").exists()
+            shut_down(point, LOST_LOG)
+            watch.process.kill()
+            watch.process.wait()
+        unmount(point)
+        call("mount", device, point)
+        assert (target / "d1" / "f1").exists(), "the disk remembers: nothing is shown here"
+        again = run("sync", str(source), str(target), "--json", env=env)
+        assert again.returncode == 0, again.stderr + again.stdout
+        assert not (target / "d1").exists()
+        assert os.listdir(target / "d2") == ["made"]
+        kept = [path.read_text() for path in [*home.rglob("f3"), *target.parent.rglob("f3")]]
+        assert "changed by the container" in kept
 
 
 def changed(target: Path) -> set[tuple[str, int]]:
@@ -128,8 +165,6 @@ def changed(target: Path) -> set[tuple[str, int]]:
 
 def test_a_watch_lives_through_it(tmp_path: Path) -> None:
     """The same with a watch that goes on running: it waits, and is equal after the mount is back."""
-    from tests.integration.watching import watching
-
     source, point, home = tmp_path / "source", tmp_path / "disk", tmp_path / "home"
     source.mkdir()
     choose = random.Random(5)
