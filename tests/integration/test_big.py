@@ -46,7 +46,7 @@ def test_a_first_copy_answers_ends_and_goes_on(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setenv(name, watch.env[name])
     state = pair_dir(bytes(source), bytes(target))
     try:
-        eventually(lambda: len(list(target.glob("d*/e*"))) > 2 if target.exists() else False, "nothing is copied", 300)
+        eventually(lambda: next(target.glob("d*/e*/f*"), None) is not None, "nothing is copied", 300)
         answers = []
         while len(answers) < 5:
             began = time.monotonic()
@@ -54,9 +54,10 @@ def test_a_first_copy_answers_ends_and_goes_on(tmp_path: Path, monkeypatch: pyte
             answers.append(time.monotonic() - began)
             assert status["state"] == "starting", "the copy was over before it could be asked"
             assert status["progress"]["entries"] > 0
-        with pytest.raises(SyncdError, match="first copy") as refused:
-            ask(state, "flush", limit=0.05)
-        assert refused.value.exit_code == 6
+        if files > FEW:  # a flush takes a second to give up, and the few are copied by then
+            with pytest.raises(SyncdError, match="first copy") as refused:
+                ask(state, "flush", limit=0.05)
+            assert refused.value.exit_code == 6
         began = time.monotonic()
         watch.process.send_signal(signal.SIGINT)
         code = watch.process.wait(300)
