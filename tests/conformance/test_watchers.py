@@ -381,7 +381,8 @@ def test_locks(ear, source):
     ear.settle()
     ear.forget()
     (source / "ignored/index.lock").unlink()
-    assert not ear.until(lambda hints: hints.locks).ready
+    hints = ear.until(lambda hints: hints.locks)  # with it may come a second word on the marker of `settle`
+    assert not {path for path in hints.ready | hints.waiting if path.startswith(b"ignored")}
     ear.settle()
     ear.forget()
     (source / "ignored/other.lock").write_bytes(b"")
