@@ -59,11 +59,12 @@ pub fn trim() {
     }
 }
 
-/// End this process at once, as kill -9 does. For crash tests.
-pub fn kill_self() {
-    // SAFETY: getpid and kill touch no memory of ours.
+/// End this process at once, as kill -9 does, or stop it before another step of this thread. For tests.
+pub fn kill_self(stop: bool) {
+    let signal = if stop { libc::SIGSTOP } else { libc::SIGKILL };
+    // SAFETY: raise touches no memory of ours.
     unsafe {
-        libc::kill(libc::getpid(), libc::SIGKILL);
+        libc::raise(signal);
     }
 }
 

@@ -131,6 +131,7 @@ def give_name(call: Call, dir_fd: int, path: bytes, fresh: Fresh, old: Entry | N
             raise Ended(Status.CHANGED) from None
         except OSError as error:
             raise_but_exdev(error)
+        call.crash("publish-renamed")
     else:
         kept = keep_old(call, dir_fd, path, fresh, old)
         finish_old(call, dir_fd, path, fresh.dir_fd, kept, old)

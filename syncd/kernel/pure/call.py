@@ -114,12 +114,13 @@ class Call:
 
 
 def crash_point() -> Callable[[str], None]:
-    """For tests: SYNCD_CRASH_AT="step:n" kills the process at the n-th passage of a step."""
-    wanted, _, number = os.environ.get("SYNCD_CRASH_AT", "").partition(":")
+    """For tests: SYNCD_CRASH_AT="step:n" kills the process at the n-th passage of a step, "step:n:stop" stops it."""
+    wanted, _, rest = os.environ.get("SYNCD_CRASH_AT", "").partition(":")
+    number, _, how = rest.partition(":")
     passages = itertools.count(1)
 
     def passed(step: str) -> None:
         if step == wanted and next(passages) == int(number):
-            os.kill(os.getpid(), signal.SIGKILL)
+            signal.raise_signal(signal.SIGSTOP if how == "stop" else signal.SIGKILL)
 
     return passed

@@ -132,6 +132,7 @@ def put_direct(call: Call, dir_fd: int, path: bytes, taken: Taken) -> Fingerprin
         except (Ended, Full):
             os.unlink(at, dir_fd=dir_fd)
             raise
+        call.crash("publish-renamed")
         return holds(fd, taken)
 
 

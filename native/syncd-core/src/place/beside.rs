@@ -3,17 +3,18 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{self, Errno};
 
 use super::aside::rename_new;
 use super::attributes::Want;
 use super::crash;
 use super::shop::{CREATE, Halt, Hand, Placed, failed, new_name};
 use super::take::{Load, Taken, copy_file, is_sparse, write_content};
+use crate::control::Control;
 use crate::dirs::{retry, stat_at, stat_fd};
 use crate::entry::{Fingerprint, Meta, Side};
 use crate::error::stops_slice;
-use crate::read::Unread;
+use crate::read::{Unread, hash};
 
 /// Where an entry goes.
 #[derive(Clone, Copy)]
@@ -57,6 +58,7 @@ struct Fresh<'p> {
     dir: BorrowedFd<'p>,
     name: Vec<u8>,
     fd: Option<OwnedFd>,
+    written: Option<Fingerprint>, // as it was when it was whole
 }
 
 impl Fresh<'_> {
@@ -64,13 +66,21 @@ impl Fresh<'_> {
         let _ = fs::unlinkat(self.dir, self.name.as_slice(), AtFlags::empty());
     }
 
-    /// What it is under its final name.
+    /// What it is under its final name. Its fingerprint is zeros, so that the next scan is in doubt, if
+    /// somebody wrote it as soon as it had that name.
     fn meta(&self, spot: Spot<'_>) -> Placed<Meta> {
         let meta = match &self.fd {
             Some(fd) => stat_fd(fd.as_fd()),
             None => stat_at(spot.dir, spot.name, false),
         };
-        meta.map_err(failed("stat"))
+        let mut meta = meta.map_err(failed("stat"))?;
+        if self
+            .written
+            .is_some_and(|written| !meta.print.same_but_ctime(&written))
+        {
+            meta.print = Fingerprint::default();
+        }
+        Ok(meta)
     }
 }
 
@@ -193,7 +203,7 @@ impl Hand<'_> {
         want: &Want,
     ) -> Placed<Meta> {
         let mode = Mode::from_raw_mode(want.mode & 0o777);
-        let fd = match retry(|| fs::openat(spot.dir, spot.name, CREATE | OFlags::WRONLY, mode)) {
+        let fd = match retry(|| fs::openat(spot.dir, spot.name, CREATE | OFlags::RDWR, mode)) {
             Ok(fd) => fd,
             Err(Errno::EXIST) => return Err(Halt::Changed),
             Err(errno) => return Err(failed("create")(errno)),
@@ -202,13 +212,31 @@ impl Hand<'_> {
         match written {
             Ok(meta) => {
                 crash::pass("publish-renamed");
-                Ok(meta)
+                Ok(self.holding(fd.as_fd(), meta, taken))
             }
             Err(errno) => {
                 let _ = fs::unlinkat(spot.dir, spot.name, AtFlags::empty());
                 Err(failed("write")(errno))
             }
         }
+    }
+
+    /// What was just written, as `meta`: with a fingerprint of zeros, so that the next scan is in doubt, if
+    /// another content is in it. Setting the time hid what somebody wrote a moment before.
+    pub fn holding(&mut self, fd: BorrowedFd<'_>, mut meta: Meta, taken: &Taken) -> Meta {
+        let holds = match &taken.load {
+            Load::Memory(content) => {
+                self.buffer.clear();
+                self.buffer.resize(content.len() + 1, 0);
+                retry(|| io::pread(fd, &mut self.buffer[..], 0))
+                    .is_ok_and(|read| self.buffer.get(..read) == Some(content.as_slice()))
+            }
+            _ => hash(fd, &mut self.buffer, &Control::default()).ok() == taken.digest,
+        };
+        if !holds {
+            meta.print = Fingerprint::default();
+        }
+        meta
     }
 
     fn fill(
@@ -239,11 +267,12 @@ impl Hand<'_> {
             let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = retry(|| fs::openat(bench.dir, name.as_slice(), flags, Mode::empty()))
                 .map_err(missed("stage"))?;
-            shop.finish(fd.as_fd(), want).map_err(missed("stage"))?;
+            let meta = shop.finish(fd.as_fd(), want).map_err(missed("stage"))?;
             return Ok(Fresh {
                 dir: bench.dir,
                 name,
                 fd: Some(fd),
+                written: Some(meta.print),
             });
         }
         loop {
@@ -252,6 +281,7 @@ impl Hand<'_> {
                 dir: bench.dir,
                 name,
                 fd: None,
+                written: None,
             };
             let made = match &taken.link {
                 Some(text) => {
@@ -277,16 +307,21 @@ impl Hand<'_> {
             }
             let filled = match (&fresh.fd, &taken.load) {
                 (Some(fd), Load::Memory(content)) => {
-                    self.fill(fd.as_fd(), content, taken, want).map(drop)
+                    self.fill(fd.as_fd(), content, taken, want).map(Some)
                 }
-                (Some(fd), Load::Staged(number)) => self.copy_staged(*number, fd.as_fd(), want),
-                (Some(fd), Load::Nothing) => shop.finish(fd.as_fd(), want).map(drop),
+                (Some(fd), Load::Staged(number)) => {
+                    self.copy_staged(*number, fd.as_fd(), want).map(Some)
+                }
+                (Some(fd), Load::Nothing) => shop.finish(fd.as_fd(), want).map(Some),
                 (None, _) => stat_at(fresh.dir, &fresh.name, false)
                     .and_then(|meta| shop.finish_link(fresh.dir, &fresh.name, want, &meta))
-                    .map(drop),
+                    .map(|_| None), // a link is never written, only replaced
             };
             return match filled {
-                Ok(()) => Ok(fresh),
+                Ok(meta) => {
+                    fresh.written = meta.map(|meta| meta.print);
+                    Ok(fresh)
+                }
                 Err(errno) => {
                     fresh.discard();
                     Err(missed("write")(errno))
@@ -296,7 +331,7 @@ impl Hand<'_> {
     }
 
     /// Copy a staged file to another mount.
-    fn copy_staged(&mut self, number: u64, to: BorrowedFd<'_>, want: &Want) -> Result<(), Errno> {
+    fn copy_staged(&mut self, number: u64, to: BorrowedFd<'_>, want: &Want) -> Result<Meta, Errno> {
         let shop = self.shop;
         let name = new_name(number);
         let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -304,9 +339,9 @@ impl Hand<'_> {
             retry(|| fs::openat(shop.options.staging, name.as_slice(), flags, Mode::empty()))?;
         let meta = stat_fd(from.as_fd())?;
         copy_file(from.as_fd(), &meta, to, shop, &mut self.buffer).map_err(errno_of)?;
-        shop.finish(to, want)?;
+        let meta = shop.finish(to, want)?;
         let _ = fs::unlinkat(shop.options.staging, name.as_slice(), AtFlags::empty());
-        Ok(())
+        Ok(meta)
     }
 
     /// Rename a new entry over an old one, of which a second name is kept until it was looked at.

@@ -50,7 +50,7 @@ impl Hand<'_> {
         }
         Some(
             match self.overwrite(fd.as_fd(), target.print.size, taken, want) {
-                Ok(meta) => Ok(meta),
+                Ok(meta) => Ok(self.holding(reader.as_fd(), meta, taken)),
                 Err(errno) => self.mend(spot, fd.as_fd(), taken, want, errno),
             },
         )

@@ -7,7 +7,7 @@
 //!
 //! If the environment variable `SYNCD_CRASH_AT` is `<step>:<n>` when the first slice is placed, the
 //! process kills itself (SIGKILL) right after the n-th passage of that step, counted over the
-//! process. Steps:
+//! process; with `<step>:<n>:stop` it stops itself (SIGSTOP). Steps:
 //!
 //! | step | passed when |
 //! | --- | --- |

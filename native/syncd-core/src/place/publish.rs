@@ -1,6 +1,6 @@
 //! Publish: change the target, one action at a time.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -11,10 +11,12 @@ use super::shop::{Halt, Hand, Placed, Shop, failed};
 use super::take::{Load, Taken, take_file};
 use super::{End, RUN, Ready, Status, crash};
 use crate::actions::{Action, Verb};
+use crate::control::Control;
 use crate::digest::spread;
 use crate::dirs::{Dir, THROUGH, open_below, retry, stat_fd};
-use crate::entry::{Agreed, Content, Fingerprint, Kind, Meta, Seen, Side, equal, mirrored};
+use crate::entry::{Agreed, Content, Digest, Fingerprint, Kind, Meta, Seen, Side, equal, mirrored};
 use crate::path;
+use crate::read::{hash, reopen};
 use crate::walk::names;
 
 /// Carry out a slice: directories, then everything else on all cores, then removals.
@@ -232,7 +234,8 @@ impl Hand<'_> {
                 &want,
             )?
         } else {
-            self.adjust(action.path, &dir, name, &meta, theirs)?
+            let digest = taken.digest.or(target.digest);
+            self.adjust(action.path, &dir, name, &meta, theirs, digest)?
         };
         Ok(agreed(
             Status::Same,
@@ -272,6 +275,7 @@ impl Hand<'_> {
         name: &[u8],
         meta: &Meta,
         theirs: &Meta,
+        digest: Option<Digest>,
     ) -> Placed<Meta> {
         let shop = self.shop;
         let mut want = Want {
@@ -303,7 +307,7 @@ impl Hand<'_> {
                 }
                 Ok(*meta)
             }
-            _ => self.adjust_file(dir, name, meta, &want),
+            _ => self.adjust_file(dir, name, meta, &want, digest),
         }
     }
 
@@ -336,6 +340,7 @@ impl Hand<'_> {
         name: &[u8],
         meta: &Meta,
         want: &Want,
+        digest: Option<Digest>,
     ) -> Placed<Meta> {
         let late = meta.print.mtime != want.mtime;
         if !late && meta.print.mode & 0o7777 == want.mode {
@@ -356,11 +361,21 @@ impl Hand<'_> {
         let after = stat_fd(fd.as_fd()).map_err(failed("stat"))?;
         let written =
             after.print.size != meta.print.size || !late && after.print.mtime != meta.print.mtime;
-        if written {
+        // Setting the time would hide what somebody wrote. A file that may not be read is believed.
+        let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let other = late
+            && reopen(fd.as_fd(), flags)
+                .is_ok_and(|reader| self.reads_otherwise(reader.as_fd(), digest));
+        if written || other {
             Err(Halt::Changed)
         } else {
             Ok(after)
         } // somebody writes it just now
+    }
+
+    fn reads_otherwise(&mut self, fd: BorrowedFd<'_>, digest: Option<Digest>) -> bool {
+        let read = hash(fd, &mut self.buffer, &Control::default());
+        read.is_ok_and(|read| Some(read) != digest)
     }
 
     // --- removals -----------------------------------------------------------------------------
