@@ -250,3 +250,19 @@ def test_a_directory_that_forbids_writing_becomes_a_file(scene: Make, as_user: A
     assert Status.FAILED not in outcomes.counts()
     assert made.same_content()
     assert made.kept() == []
+
+
+@pytest.mark.parametrize("size", [1, 2000])
+def test_a_directory_keeps_its_row_while_something_of_ours_is_left_in_it(scene: Make, size: int) -> None:
+    """Else what could not be removed would be taken for the container's, and stay for ever."""
+    made = scene({"d": {"e": {"f": F1, "g": F1}}})
+    made.cycle()
+    shutil.rmtree(made.source / "d")
+    diff = made.look()
+    (made.target / "d/e/f").write_bytes(b"changed after the look")
+    made.place(diff, size=size)
+    assert [path for path, _ in made.base.rows()] == [b"d", b"d/e", b"d/e/f"]
+    (made.target / "d/e/f").write_bytes(F1)
+    made.cycle()
+    assert not (made.target / "d").exists()
+    assert made.kept() == []

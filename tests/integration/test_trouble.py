@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compare import assert_equal, differences, read_tree
+from tests.compare import are_equal, assert_equal, differences, read_tree
 from tests.fusefs import faulty
 from tests.integration.conftest import Place
 from tests.integration.watching import Watching, watching
@@ -45,9 +45,7 @@ def assert_recovers(watch: Watching, limit: float = 40.0) -> None:
 
     def well() -> bool:
         status = watch.status()
-        return (
-            status["state"] == "in sync" and not status["problems"] and not differences(watch.source, watch.target, OWN)
-        )
+        return status["state"] == "in sync" and not status["problems"] and are_equal(watch.source, watch.target, OWN)
 
     eventually(well, f"no recovery: {watch.status()['line']}", limit)
     assert_flushed(watch)
@@ -113,7 +111,7 @@ def test_too_few_watches(place: Place) -> None:
         assert "_watches" in json.dumps(status["notes"]), "the message names the limit"
         for number in (1, 30, 59):
             (source / f"d{number}" / "deep" / f"f{number}").write_text("edited")
-        eventually(lambda: not differences(source, target), "polled places did not arrive", status["bound"] + 5)
+        eventually(lambda: are_equal(source, target), "polled places did not arrive", status["bound"] + 5)
         (source / "d59" / "deeper").mkdir()
         (source / "d59" / "deeper" / "new").write_text("new")
         shutil.rmtree(source / "d58")
@@ -136,7 +134,7 @@ def test_no_descriptors_left(place: Place) -> None:
             shutil.rmtree(source / f"d{spare}")
             (source / f"new{spare}" / "deep").mkdir(parents=True)
             (source / f"new{spare}" / "deep" / "file").write_text("new")
-            trouble_or_done(watch, lambda: not differences(source, target))
+            trouble_or_done(watch, lambda: are_equal(source, target))
             gone = was.keys() - read_tree(target).keys()
             assert all(path.split(b"/")[0] == b"d%d" % spare for path in gone)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)

@@ -46,6 +46,8 @@ pub struct Actions {
     pub modes: Mutex<BTreeMap<Vec<u8>, u32>>,
     /// Steps that were done although the slice was cut short before them.
     pub done: Mutex<BTreeSet<usize>>,
+    /// Paths that were to leave the target and did not.
+    pub undone: Mutex<Vec<Box<[u8]>>>,
 }
 
 /// One step.
@@ -96,6 +98,7 @@ impl Actions {
             steps: Vec::new(),
             modes: Mutex::default(),
             done: Mutex::default(),
+            undone: Mutex::default(),
         };
         let rank = |step: &Step| match actions.action(step) {
             Some(action) if action.makes_dir() => 0,

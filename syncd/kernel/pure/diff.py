@@ -114,6 +114,7 @@ class PureActions:
     def __init__(self, steps: list[Action]) -> None:
         self.steps = steps
         self.modes: dict[bytes, int] = {}
+        self.undone: list[bytes] = []  # removals that did not come about
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -133,6 +133,8 @@ def publish_all(call: Call, ready: Ready, untaken: int) -> int:
 
 
 def note_end(call: Call, index: int, action: Action, end: Ended) -> None:
+    if action.row.source is None:
+        call.actions.undone.append(action.row.path)
     trouble = None
     if end.status is Status.FAILED:
         trouble = Trouble(action.row.path, end.number, end.op, end.side)

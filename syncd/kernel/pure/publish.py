@@ -21,7 +21,7 @@ from syncd.kernel.pure.take import Taken
 from syncd.kernel.pure.tree import join
 from syncd.kernel.pure.way import agreed, as_believed, refuse_overlay, way
 from syncd.model.entry import Agreed, Fingerprint, Kind
-from syncd.model.path import name
+from syncd.model.path import is_within, name
 from syncd.model.plan import Verb
 
 Learnt = tuple[Status, Agreed | None]
@@ -136,9 +136,11 @@ def remove_directory(call: Call, fd: int, path: bytes) -> Learnt:
     try:
         os.rmdir(name(path), dir_fd=fd)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return Status.KEPT, None
-        raise
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or any(
+            is_within(each, path) for each in call.actions.undone
+        ):
+            raise
+        return Status.KEPT, None
     call.crash("publish-removed")
     call.outcomes.removed += 1
     call.actions.modes.pop(path, None)

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::attributes::{Want, set_time};
 use super::beside::Spot;
-use super::shop::{Halt, Hand, Placed, Shop, failed};
+use super::shop::{Halt, Hand, Placed, Shop, failed, lock};
 use super::take::{Load, Taken, take_file};
 use super::{End, RUN, Ready, Status, crash};
 use crate::actions::{Action, Verb};
@@ -55,7 +55,12 @@ pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) ->
                 (Some((_, action)), Some(Some(taken))) if !over => {
                     match hand.publish(action, taken) {
                         Ok(end) => Some(end),
-                        Err(halt) => shop.end(halt),
+                        Err(halt) => {
+                            if action.item.source.is_none() {
+                                lock(shop.undone).push(action.path.into());
+                            }
+                            shop.end(halt)
+                        }
                     }
                 }
                 _ => None,
@@ -373,6 +378,12 @@ impl Hand<'_> {
         } // somebody writes it just now
     }
 
+    /// Whether something below was to be removed and was not: its row must not go with its directory's.
+    fn holds_undone(&self, path: &[u8]) -> bool {
+        let undone = lock(self.shop.undone);
+        undone.iter().any(|each| path::is_within(each, path))
+    }
+
     fn reads_otherwise(&mut self, fd: BorrowedFd<'_>, digest: Option<Digest>) -> bool {
         let read = hash(fd, &mut self.buffer, &Control::default());
         read.is_ok_and(|read| Some(read) != digest)
@@ -427,7 +438,9 @@ impl Hand<'_> {
                 gone
             }
             Err(Errno::NOENT) => gone,
-            Err(Errno::NOTEMPTY | Errno::EXIST) if is_dir => Ok(End::Drop(Status::Kept)),
+            Err(Errno::NOTEMPTY | Errno::EXIST) if is_dir && !self.holds_undone(action.path) => {
+                Ok(End::Drop(Status::Kept))
+            }
             Err(Errno::NOTDIR | Errno::ISDIR) => Err(Halt::Changed),
             Err(errno) => Err(failed("remove")(errno)),
         }

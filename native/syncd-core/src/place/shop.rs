@@ -97,6 +97,8 @@ pub struct Shop<'a> {
     pub me: (u32, u32),
     /// Modes that directories get at the end.
     pub modes: &'a Mutex<BTreeMap<Vec<u8>, u32>>,
+    /// Paths that were to leave the target and did not.
+    pub undone: &'a Mutex<Vec<Box<[u8]>>>,
     memory: AtomicU64,
     written: AtomicU64,
     removed: AtomicUsize,
@@ -138,6 +140,7 @@ impl<'a> Shop<'a> {
             making: Mutex::default(),
             me,
             modes: &actions.modes,
+            undone: &actions.undone,
             memory: AtomicU64::new(0),
             written: AtomicU64::new(0),
             removed: AtomicUsize::new(0),
