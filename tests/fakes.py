@@ -13,13 +13,16 @@ from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
 class FakeDiff:
     """A diff that knows only how many paths stand in each line."""
 
-    counts: Mapping[Line, int] = field(default_factory=dict)
+    lines: Mapping[Line, int] = field(default_factory=dict)
     unexplained: int = 0
     id: str = ""
     listed: Mapping[Line, Sequence[Row]] = field(default_factory=dict)
 
     def count(self, line: Line) -> int:
-        return self.counts.get(line, 0)
+        return self.lines.get(line, 0)
+
+    def counts(self) -> dict[Line, int]:
+        return {line: self.count(line) for line in Line}
 
     def bytes(self, line: Line) -> int:
         return 0

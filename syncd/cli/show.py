@@ -9,8 +9,6 @@ from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import click
-
 from syncd.cli.output import size, write_json
 from syncd.engine.pair import Pair
 from syncd.engine.scan import Sight
@@ -62,7 +60,7 @@ class Show:
         if self._view is not None:
             self._view.say(text)
         else:
-            click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
     def tick(self) -> None:
         """Show how far the first copy is."""
@@ -103,14 +101,15 @@ class Show:
                 f"cycle {done.number}: {done.put} put, {done.removed} removed, {size(done.written)} "
                 f"in {done.took * 1000:.1f} ms{lag}"
             )
-        news = [str(problem) for problem in done.problems]
-        news += [f"{display(path)}: set aside as {kept}" for path, kept in done.aside]
-        news += [f"{display(path)}: not mirrored (FIFO, socket or device)" for path in done.others]
-        news += [f"{display(path)}: setuid or setgid not mirrored" for path in done.dropped]
-        news += list(done.notes)
-        if done.halt is not None:
-            news.append(str(done.halt))
-        self._tell(news)
+        if self._told or done.problems or done.aside or done.others or done.dropped or done.notes or done.halt:
+            news = [str(problem) for problem in done.problems]
+            news += [f"{display(path)}: set aside as {kept}" for path, kept in done.aside]
+            news += [f"{display(path)}: not mirrored (FIFO, socket or device)" for path in done.others]
+            news += [f"{display(path)}: setuid or setgid not mirrored" for path in done.dropped]
+            news += list(done.notes)
+            if done.halt is not None:
+                news.append(str(done.halt))
+            self._tell(news)
         if self._view is not None and self.runner is not None:
             self._view.line(self.runner.status.line())
 

@@ -11,6 +11,7 @@ import queue
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -24,12 +25,13 @@ from syncd.engine.pair import Pair
 from syncd.engine.settle import Settle
 from syncd.engine.watch import Watch
 from syncd.errors import SyncdError
-from syncd.model.change import Batch, Hints
+from syncd.model.change import NONE, Batch, Hints
 from syncd.model.path import any_above
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.system.mounts import Mount, mount_of, mounts_below, open_changes
 
-REMEMBERED = 256  # paths whose last hint and write `explain` can tell
+REMEMBERED = 256  # words of the watcher, and writes, of which `explain` can tell the time
+FEW = 64  # paths named at once that are worth remembering
 LAGS = 1000  # lags kept for the percentiles
 BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0  # seconds between tries on a full target, a root or a place that fails
@@ -78,8 +80,9 @@ class Runner:
         self._ending = threading.Lock()
         self._ended = False
         self._then: Callable[[], object] | None = None
-        self._hinted: dict[bytes, float] = {}
-        self._written: dict[bytes, float] = {}
+        self._hinted = Remembered()
+        self._written = Remembered()
+        self._lags: deque[float] = deque(maxlen=LAGS)
 
     # For other threads -------------------------------------------------------------------------------
 
@@ -99,11 +102,11 @@ class Runner:
 
     def last_hint(self, path: bytes) -> float | None:
         """When a watcher last spoke of `path`, in seconds since 1970; None if it is not remembered."""
-        return self._hinted.get(path)
+        return self._hinted.last(path)
 
     def last_write(self, path: bytes) -> float | None:
         """When a cycle last looked at `path` after a hint and wrote what it found."""
-        return self._written.get(path)
+        return self._written.last(path)
 
     def stop(self) -> None:
         """End after what is being placed; the thread then returns. A second call changes nothing."""
@@ -124,21 +127,20 @@ class Runner:
             self.started.set()
             if self.once:
                 return
-            poll = select.poll()
-            poll.register(self.watch.watcher.fd, select.POLLIN)
-            poll.register(self._wake, select.POLLIN)
-            poll.register(mounts, select.POLLPRI)
-            while not self._stop:
-                due = self._due()
-                timeout = None if due is None else max(0.0, due - time.monotonic()) * 1000
-                for fd, _ in poll.poll(timeout):
-                    if fd == self._wake:
-                        self._answer()
-                    elif fd == mounts:
-                        self._mounts_changed(mounts)
-                    else:
-                        self._hear(barrier=False)
-                self._work()
+            with select.epoll() as epoll:
+                self.watch.watcher.listen(epoll)
+                epoll.register(self._wake, select.EPOLLIN)
+                epoll.register(mounts, select.EPOLLPRI)
+                while not self._stop:
+                    due = self._due()
+                    for fd, _ in epoll.poll(None if due is None else max(0.0, due - time.monotonic())):
+                        if fd == self._wake:
+                            self._answer()
+                        elif fd == mounts:
+                            self._mounts_changed(mounts)
+                        else:
+                            self._hear(barrier=False)
+                    self._work()
         except BaseException as error:  # noqa: BLE001 - the thread that waits for it raises it
             self.error = error
         finally:
@@ -154,27 +156,27 @@ class Runner:
                     self._then()
 
     def _due(self) -> float | None:
-        times = [self._settle.due(), *(retry[0] for retry in (self._retry, self._troubled) if retry)]
-        times += [due for due, _ in self._busy.values()]
-        times.append(self.pair.second_look_due)
-        times.append(self._locks.due)
+        """When something is to be done that no descriptor tells of; None: never."""
         if self._again:
-            times.append(0.0)
-        return min((t for t in times if t is not None), default=None)
+            return 0.0
+        times = [due for due in (self._settle.due(), self.pair.second_look_due, self._locks.due) if due is not None]
+        times += [due for due, _ in self._busy.values()]
+        times += [retry[0] for retry in (self._retry, self._troubled) if retry is not None]
+        return min(times, default=None)
 
     def _hear(self, *, barrier: bool) -> None:
         hints = self.watch.hints(barrier)
         now = time.monotonic()
         if hints.locks or self._locks.due is not None:
             self._look_at_locks(now)
-        self._settle.offer(self._with_moves(hints), now)
-        _remember(self._hinted, hints.ready)
-        _remember(self._hinted, hints.waiting)
+        if hints.moves:
+            hints = self._with_moves(hints)
+        self._settle.offer(hints, now)
+        self._hinted.note(hints.ready)
+        self._hinted.note(hints.waiting)
 
     def _with_moves(self, hints: Hints) -> Hints:
         """A large file that may have been moved waits for the word on its old name, to be looked at together."""
-        if not hints.moves:
-            return hints
         new = frozenset(new for _, new in candidates(self.pair.baseline.base, hints.moves))
         return hints._replace(ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
 
@@ -254,26 +256,21 @@ class Runner:
 
     def _after(self, done: CycleReport, batch: Batch) -> CycleReport:
         now = time.monotonic()
-        looked = [each for each in self._busy if batch.everything or each in batch.paths or any_above(each, batch.deep)]
-        for path in looked:
-            if path not in done.busy:
-                del self._busy[path]
-        for path in done.busy:
-            delay = min(self._busy[path][1] * 2, BUSY_MOST) if path in self._busy else BUSY_FIRST
-            self._busy[path] = (now + delay, delay)
+        if self._busy or done.busy:
+            self._after_busy(done, batch, now)
         self._again = done.again if batch.everything else (self._again - batch.paths) | done.again
         if done.put or done.removed:
-            _remember(self._written, batch.paths)
+            self._written.note(batch.paths)
         self._told = self._told | batch.removed if done.again or done.halt else frozenset()
         # A halt that names removals ends by a change or by a person; another one, when a root is there again.
         self._retry = _later(self._retry, now) if done.stopped or (done.halt and not done.halt.id) else None
-        before = self._troubled_places()
+        before = self._troubled_places() if self.status.problems else NONE
         if (message := self.watch.watcher.message) != self._message:
             self._message = message
             self._show(notes=(*self._notes, message) if message else self._notes)
             done = done._replace(notes=(*done.notes, message)) if message else done
         self._tell(done, batch)
-        if not (troubled := self._troubled_places()):
+        if not self.status.problems or not (troubled := self._troubled_places()):
             self._troubled = None
         elif self._troubled is None or not troubled <= before:
             self._troubled = _later(None, now)
@@ -281,9 +278,20 @@ class Runner:
             self._troubled = _later(self._troubled, now)
         return done
 
+    def _after_busy(self, done: CycleReport, batch: Batch, now: float) -> None:
+        """When the files that somebody holds open are looked at once more."""
+        looked = [each for each in self._busy if batch.everything or each in batch.paths or any_above(each, batch.deep)]
+        for path in looked:
+            if path not in done.busy:
+                del self._busy[path]
+        for path in done.busy:
+            delay = min(self._busy[path][1] * 2, BUSY_MOST) if path in self._busy else BUSY_FIRST
+            self._busy[path] = (now + delay, delay)
+
     def _tell(self, done: CycleReport, batch: Batch) -> None:
         old = self.status
-        lags = (*old.lags, done.lag)[-LAGS:] if done.lag is not None else old.lags
+        if done.lag is not None:
+            self._lags.append(done.lag)
         state = State.IN_SYNC
         if done.halt:
             state = State.HALTED
@@ -291,13 +299,16 @@ class Runner:
             state = State.WAITING
         elif self._settle:
             state = State.SETTLING
-        problems = done.problems if done.full else _merge(old.problems, done, batch)
-        self._show(
-            state=state, cycles=done.number, last=done, last_at=time.time(), lags=lags,
-            entries=done.entries or old.entries, problems=problems, busy=tuple(self._busy),
-            drift=dict(done.drift) if done.full else old.drift, drift_at=time.time() if done.full else old.drift_at,
-            others=len(done.others) if done.full else old.others, halt=done.halt,
-            bound=self.watch.watcher.bound, watched=self.watch.coverage.watched,
+        now = time.time()
+        self.status = Status(
+            old.source, old.target, old.kernel, old.watcher, old.watcher_reason,
+            self.watch.watcher.bound, self.watch.coverage.watched, state, done.number, done, now, self._lags,
+            done.entries or old.entries,
+            done.problems if done.full or not old.problems else _merge(old.problems, done, batch),
+            tuple(self._busy),
+            done.drift if done.full else old.drift, now if done.full else old.drift_at,
+            len(done.others) if done.full else old.others,
+            done.halt, old.held_by, old.notes, old.pid,
         )  # fmt: skip
         self._on_report(done)
 
@@ -400,15 +411,20 @@ class Runner:
         return self._cycle(EVERYTHING)
 
 
-def _remember(times: dict[bytes, float], paths: frozenset[bytes]) -> None:
-    """Note the time for a few paths; a burst is not worth remembering, and old ones go."""
-    if len(paths) <= REMEMBERED // 4:
-        now = time.time()
-        for path in paths:
-            times.pop(path, None)
-            times[path] = now
-        while len(times) > REMEMBERED:
-            del times[next(iter(times))]
+class Remembered:
+    """When paths were named last; a burst is not worth remembering, and old ones go. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._named: deque[tuple[float, frozenset[bytes]]] = deque(maxlen=REMEMBERED)
+
+    def note(self, paths: frozenset[bytes]) -> None:
+        """They are named now."""
+        if 0 < len(paths) <= FEW:
+            self._named.append((time.time(), paths))
+
+    def last(self, path: bytes) -> float | None:
+        """When `path` was named last, in seconds since 1970; None if that is not remembered."""
+        return next((when for when, paths in reversed(tuple(self._named)) if path in paths), None)
 
 
 def _later(before: tuple[float, float] | None, now: float) -> tuple[float, float]:
@@ -422,8 +438,6 @@ def _merge(old: tuple[Problem, ...], done: CycleReport, batch: Batch) -> tuple[P
 
     A place that could not be read may be a directory: only a look at all it holds takes that back.
     """
-    if not old:
-        return done.problems
     new = {problem.path for problem in done.problems}
     stay = [
         problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 class Status(NamedTuple):
-    """One view. `lags` are the last lags in seconds, newest last."""
+    """One view. `lags` are the last lags in seconds, newest last; they alone go on while it is read."""
 
     source: bytes
     target: bytes
@@ -37,7 +37,7 @@ class Status(NamedTuple):
     cycles: int = 0
     last: CycleReport | None = None
     last_at: float = 0.0  # seconds since 1970
-    lags: tuple[float, ...] = ()
+    lags: Iterable[float] = ()
     entries: int = 0
     problems: tuple[Problem, ...] = ()
     busy: tuple[bytes, ...] = ()
@@ -51,9 +51,9 @@ class Status(NamedTuple):
 
     def percentile(self, share: float) -> float | None:
         """The lag below which `share` of the last ones lie, in seconds."""
-        if not self.lags:
+        ordered = sorted(self.lags)  # copied first, in one step of the interpreter
+        if not ordered:
             return None
-        ordered = sorted(self.lags)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
     def as_json(self) -> dict[str, Any]:

@@ -53,15 +53,17 @@ def cycle(
         plan = plan_mirror(
             diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
         )
-        plan = pair.second_look(diff, plan, sight.source.scope, began)
-        bare = bool(plan.removals or plan.counts[Line.CONFLICT]) and is_bare(roots[0])
+        if pair.lying is not None:
+            plan = pair.second_look(diff, plan, sight.source.scope, began)
+        takes = bool(plan.removals or plan.counts[Line.CONFLICT])
+        bare = takes and is_bare(roots[0])
         checked = pair.guard.check(plan, began, bare=bare, replaced=pair.replaced)
         if isinstance(checked, Halt):
             return report_halt(number, checked, full=full, took=time.monotonic() - began, notes=plan.notes)
         if announce is not None:
             announce(sight, diff)
         pair.meet(diff)
-        if halt := pair.moved(roots):
+        if (takes or full) and (halt := pair.moved(roots)):
             return report_halt(number, halt, full=full, took=time.monotonic() - began)
         options = pair.options(number, direct=len(sight.target) == 0 and full, unfinished=unfinished, patient=patient)
         applied = apply(pair.kernel, roots, pair.rules, pair.baseline, diff, checked, options, pair.control)

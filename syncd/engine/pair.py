@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from syncd.engine.baseline import Baseline
@@ -62,36 +61,21 @@ class Pair:
         """Read the rules anew: a rule file changed. The next cycle must be full."""
         self.rules = compile_rules(self.kernel, self.settings)
 
-    @contextmanager
-    def roots(self) -> Iterator[Roots | Halt]:
-        """Both roots, opened anew and compared with what this run first saw; else why not.
+    def roots(self) -> Opening:
+        """Both roots, for a `with`: opened anew and compared with what this run first saw; else why not.
 
         Closed afterwards: between cycles no descriptor blocks the user's umount.
         """
-        opened: list[Root] = []
-        try:
-            halt = None
-            for side, path in enumerate((self.settings.source, self.settings.target)):
-                try:
-                    opened.append(self.kernel.open_root(path))
-                except OSError as error:
-                    name = ("source", "target")[side]
-                    halt = Halt(f"the {name} {display(path)} cannot be opened: {error.strerror}")
-                    break
-            if halt is None:
-                halt = self._compare(opened)
-            yield halt or (opened[0], opened[1])
-        finally:
-            for root in opened:
-                root.close()
+        return Opening(self)
 
-    def _compare(self, opened: list[Root]) -> Halt | None:
-        ids = [(root.device, root.inode) for root in opened]
+    def compare(self, roots: Roots) -> Halt | None:
+        """Whether these are the roots that this run first saw."""
+        source, target = ((root.device, root.inode) for root in roots)
         if self._seen[0] is None:
-            self._seen = [ids[0], ids[1]]
-        if ids[1] != self._seen[1]:
+            self._seen = [source, target]
+        if target != self._seen[1]:
             return Halt("the target is another directory than before; start syncd anew if that is meant")
-        self.replaced = ids[0] != self._seen[0]
+        self.replaced = source != self._seen[0]
         return None
 
     def moved(self, roots: Roots) -> Halt | None:
@@ -257,6 +241,33 @@ class Pair:
         places = control_directories(roots[0], self.settings.source)
         states = self.kernel.stat_many(roots[0], [place.state_path for place in places])
         return [list(state.seen) if isinstance(state, Entry) else None for state in states]
+
+
+class Opening:
+    """The body of `Pair.roots`."""
+
+    __slots__ = ("_opened", "_pair")
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+        self._opened: list[Root] = []
+
+    def __enter__(self) -> Roots | Halt:
+        settings, opened = self._pair.settings, self._opened
+        try:
+            opened.append(self._pair.kernel.open_root(settings.source))
+            opened.append(self._pair.kernel.open_root(settings.target))
+        except OSError as error:
+            name, path = ("target", settings.target) if opened else ("source", settings.source)
+            return Halt(f"the {name} {display(path)} cannot be opened: {error.strerror}")
+        roots = opened[0], opened[1]
+        return self._pair.compare(roots) or roots
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for root in self._opened:
+            root.close()
 
 
 def _lies(source: bytes) -> str | None:

@@ -46,13 +46,13 @@ CLEARED_COUNT = 100
 
 def plan_mirror(diff: Diff, policy: str, known: int, *, damaged: bool = False) -> Plan:
     """Return the verbs for every line of `diff`. `known`: entries of the baseline before it."""
-    verbs = dict(POLICIES[policy])
-    notes = []
-    counts = {line: diff.count(line) for line in Line}
+    verbs = POLICIES[policy]
+    notes: tuple[str, ...] = ()
+    counts = diff.counts()
     if damaged:
-        verbs[Line.LOST], verbs[Line.EDITED] = Verb.PUT, Verb.REPLACE
+        verbs = {**verbs, Line.LOST: Verb.PUT, Line.EDITED: Verb.REPLACE}
     lost = counts[Line.LOST]
     if lost > CLEARED_COUNT and lost > CLEARED_SHARE * known and verbs[Line.LOST] is Verb.LEAVE:
-        verbs[Line.LOST] = Verb.PUT
-        notes.append(f"the target lost {lost} of {known} entries: it was cleared, and they are made again")
-    return Plan(verbs, counts, counts[Line.GONE], diff.unexplained, known, diff.id, tuple(notes))
+        verbs = {**verbs, Line.LOST: Verb.PUT}
+        notes = (f"the target lost {lost} of {known} entries: it was cleared, and they are made again",)
+    return Plan(verbs, counts, counts[Line.GONE], diff.unexplained, known, diff.id, notes)

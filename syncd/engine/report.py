@@ -6,7 +6,7 @@ import errno
 
 from syncd.engine.apply import Applied
 from syncd.engine.scan import Sight
-from syncd.kernel.contract import Side, Status, Trouble
+from syncd.kernel.contract import Side, Trouble
 from syncd.model.change import DRIFT
 from syncd.model.plan import Plan, Verb
 from syncd.model.report import CycleReport, Halt, Problem
@@ -34,24 +34,25 @@ def report(
     entries: int,
 ) -> CycleReport:
     """Sum up a cycle that ran."""
-    troubles = [*sight.source.troubles, *sight.target.troubles, *applied.troubles]
-    moving = frozenset(trouble.path for trouble in troubles if (trouble.errno, trouble.op) == (errno.EAGAIN, "scan"))
-    problems = [problem(trouble) for trouble in troubles if trouble.path not in moving]
+    moving: frozenset[bytes] = frozenset()
+    problems = []
+    if troubles := [*sight.source.troubles, *sight.target.troubles, *applied.troubles]:
+        moving = frozenset(each.path for each in troubles if (each.errno, each.op) == (errno.EAGAIN, "scan"))
+        problems = [problem(trouble) for trouble in troubles if trouble.path not in moving]
     if applied.stopped:
         problems.append(Problem(b"", applied.stopped, "write", Side.TARGET.name.lower()))
     problems += [Problem(path, errno.EAGAIN, "busy") for path in applied.busy]
-    drift = {str(line): plan.counts[line] for line in DRIFT if plan.verbs[line] is Verb.LEAVE and plan.counts[line]}
+    drift = {str(line): plan.counts[line] for line in DRIFT if plan.counts[line] and plan.verbs[line] is Verb.LEAVE}
     if applied.kept:
         drift["kept"] = len(applied.kept)
-    wrote = bool(applied.counts[Status.DONE])
     return CycleReport(
         number,
         full,
         took,
-        lag if wrote else None,
+        lag if applied.done else None,
         put=applied.puts,
         removed=applied.removed,
-        recorded=applied.counts[Status.SAME],
+        recorded=applied.same,
         written=applied.written,
         entries=entries,
         problems=tuple(problems),

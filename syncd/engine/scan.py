@@ -42,7 +42,7 @@ def scan(
     """
     source = kernel.scan(roots[0], rules, Side.SOURCE, base, scope, control, force)
     believed = base if trusted else kernel.empty_base()
-    target = kernel.scan(roots[1], rules, Side.TARGET, believed, source.scope, control)
+    target = kernel.scan(roots[1], rules, Side.TARGET, believed, source, control)
     source, target = kernel.digest(base, source, target, roots, control, exact or not trusted)
     return Sight(source, target)
 

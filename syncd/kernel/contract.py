@@ -181,6 +181,9 @@ class Diff(Protocol):
     def count(self, line: Line) -> int:
         """How many paths stand in a line."""
 
+    def counts(self) -> dict[Line, int]:
+        """The same of every line."""
+
     def bytes(self, line: Line) -> int:
         """Bytes of the source's files in a line (for GONE: of the baseline's target)."""
 
@@ -304,7 +307,7 @@ class Kernel(Protocol):
         rules: Rules,
         side: Side,
         known: Base,
-        scope: Sequence[Look] | None,
+        scope: Sequence[Look] | Tree | None,
         control: Control,
         force: bool = False,
     ) -> Tree:
@@ -324,7 +327,7 @@ class Kernel(Protocol):
           unless it was only looked at on the way.
         * A directory of `known` that goes away between the two steps is trouble (EAGAIN): what it held is
           not in scope, and nothing may be made of its absence alone.
-        * TARGET: give it the source's `Tree.scope`; it is looked at as it stands.
+        * TARGET: give it the source's tree, for its scope; it is looked at as it stands.
         Scopes are sorted and without repetition; excluded places leave them.
         """
 

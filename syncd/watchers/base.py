@@ -6,6 +6,7 @@ it that is `deep`, or by a rescan, within `bound` seconds.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
@@ -31,7 +32,7 @@ class Watcher(Protocol):
     name: str
     message: str | None  # what the user has to know of what cannot be watched; changes only in `cover`
     bound: float  # seconds within which a change is told, 0 = at once
-    fd: int  # readable while `read` has something to say; for poll(2)
+    fd: int  # readable while `read` has something to say; for poll(2), not after `listen`
 
     def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
         """Watch every directory at and below `paths` (None: the root), but none that is excluded.
@@ -48,8 +49,11 @@ class Watcher(Protocol):
         For version control: the directory may be an ignored one. One that is not there is passed over.
         """
 
+    def listen(self, epoll: select.epoll) -> None:
+        """Have an epoll report while `read` has something to say. At most once, before it waits."""
+
     def read(self) -> Hints:
-        """All words since the last read, coalesced. Never blocks.
+        """All words since the last read, coalesced. Blocks at most as `cover` does.
 
         Excluded names are left out. Queue overflow, a lost watch, a full channel, the root's own removal
         or unmount become `rescan`.

@@ -36,8 +36,10 @@ class Joined:
         self._poll: PollWatcher | None = None
         self._places: tuple[bytes, ...] = ()
         self._closed = False
+        self._polled = select.epoll()  # of the poll watcher's descriptor, while there is one
         self._either = select.epoll()
         self._either.register(inner.fd, select.EPOLLIN)
+        self._either.register(self._polled, select.EPOLLIN)
         self.fd = self._either.fileno()
 
     def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
@@ -53,7 +55,7 @@ class Joined:
             return covered
         if self._poll is None:
             self._poll = PollWatcher(self._path, self._kernel, next(iter(lying.values()), ""))
-            self._either.register(self._poll.fd, select.EPOLLIN)
+            self._polled.register(self._poll.fd, select.EPOLLIN)
         self._poll.restrict(self._places)
         self._poll.cover(root, rules, paths)
         self.bound = max(self._inner.bound, self._poll.bound)
@@ -65,13 +67,22 @@ class Joined:
         if self._poll is not None:
             self._poll.watch_locks(root, directory, names)
 
+    def listen(self, epoll: select.epoll) -> None:
+        """See the protocol."""
+        self._inner.listen(epoll)
+        epoll.register(self._polled, select.EPOLLIN)
+
     def read(self) -> Hints:
         """See the protocol."""
-        return self._joined(self._inner.read(), self._poll.read() if self._poll is not None else Hints())
+        if self._poll is None:
+            return self._inner.read()
+        return self._joined(self._inner.read(), self._poll.read())
 
     def drain(self) -> Hints:
         """See the protocol."""
-        return self._joined(self._inner.drain(), self._poll.drain() if self._poll is not None else Hints())
+        if self._poll is None:
+            return self._inner.drain()
+        return self._joined(self._inner.drain(), self._poll.drain())
 
     def close(self) -> None:
         """See the protocol."""
@@ -80,6 +91,7 @@ class Joined:
             self._inner.close()
             self._end_polling()
             self._either.close()
+            self._polled.close()
 
     def _joined(self, told: Hints, found: Hints) -> Hints:
         """What was found first, then what was told: an event says more of a path than a sweep."""
@@ -112,7 +124,7 @@ class Joined:
         poll, self._poll = self._poll, None
         if poll is not None:
             with contextlib.suppress(OSError):
-                self._either.unregister(poll.fd)
+                self._polled.unregister(poll.fd)
             poll.close()
             self.bound = self._inner.bound
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Collection, Sequence
 
 from syncd._native import Watcher
 from syncd.kernel.contract import Root, Rules
-from syncd.model.change import Hints
 from syncd.watchers.base import Coverage
 
 
@@ -24,7 +24,7 @@ class NativeWatcher:
     def __init__(self, path: bytes) -> None:
         self._native = Watcher(path)
         self.fd: int = self._native.fd
-        self.read = self._native.read  # nothing stands between the caller and the words
+        self.read = self.drain = self._native.read  # nothing stands between the caller and the words
 
     def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
         """See the protocol."""
@@ -34,9 +34,9 @@ class NativeWatcher:
         """See the protocol."""
         self._native.watch_locks(root.fd, directory, names)
 
-    def drain(self) -> Hints:
-        """See the protocol."""
-        return self._native.drain()
+    def listen(self, epoll: select.epoll) -> None:
+        """See the protocol. The thread works on the queue only while whoever waits in `epoll` is busy."""
+        self._native.listen(epoll.fileno())
 
     def close(self) -> None:
         """See the protocol."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Collection, Sequence
 
 from syncd.kernel.contract import Root, Rules
@@ -23,6 +24,9 @@ class NoWatcher:
 
     def watch_locks(self, root: Root, directory: bytes, names: Collection[bytes]) -> None:
         """Nothing to watch."""
+
+    def listen(self, epoll: select.epoll) -> None:
+        """Nothing to report."""
 
     def read(self) -> Hints:
         """Nothing to say."""

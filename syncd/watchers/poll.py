@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -97,6 +98,10 @@ class PollWatcher:
                 before = {path: seen for path, seen in self._before.locks.items() if parent(path) != directory}
                 self._locks[directory] = paths
                 self._before = self._before._replace(locks=before | _look_at(root.fd, paths))
+
+    def listen(self, epoll: select.epoll) -> None:
+        """See the protocol."""
+        epoll.register(self.fd, select.EPOLLIN)
 
     def read(self) -> Hints:
         """See the protocol. Raises what ended the thread, if it came to that: nothing is told any more."""

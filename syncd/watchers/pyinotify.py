@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -86,6 +87,10 @@ class PyinotifyWatcher:
                 self._locks[self._queue.add(fd, _mask(directory))] = frozenset(names)
             finally:
                 os.close(fd)
+
+    def listen(self, epoll: select.epoll) -> None:
+        """See the protocol."""
+        epoll.register(self.fd, select.EPOLLIN)
 
     def read(self) -> Hints:
         """See the protocol."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import sys
 import threading
 import time
@@ -93,6 +94,10 @@ class WatchdogWatcher:
     def watch_locks(self, root: Root, directory: bytes, names: Collection[bytes]) -> None:  # noqa: ARG002
         """See the protocol. Their directories are watched anyway."""
         self._locks[directory] = frozenset(names)
+
+    def listen(self, epoll: select.epoll) -> None:
+        """See the protocol."""
+        epoll.register(self.fd, select.EPOLLIN)
 
     def read(self) -> Hints:
         """See the protocol."""

@@ -1,20 +1,23 @@
 //! Watches the directories of a source with inotify.
 //!
 //! A thread of its own empties the kernel's queue while its reader is busy, so that a checkout of
-//! thousands of files does not overflow it. Whoever holds `Known` may work on the queue: the thread,
-//! `cover` and `drain`. So events are heard in order, and each call finds all that came before it.
+//! thousands of files does not overflow it. A reader that waits (`listen`) is woken instead of it: for a
+//! lone save no thread stands between the kernel and the reader. Whoever holds `Known` may work on the
+//! queue: the thread, `cover`, `read` and `drain`. So events are heard in order, and each call finds all
+//! that came before it.
 //!
 //! A directory is watched before it is listed, and its events are heard after both. So what the table
 //! of watches says of a name may be ahead of an event about it, never behind one that was heard; where
 //! they disagree, the name is looked at anew.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fs::inotify::{CreateFlags, init};
 use rustix::io::{Errno, write};
 
@@ -54,7 +57,8 @@ struct Shared {
     known: Mutex<Known>,
     inbox: Inbox,
     queue: OwnedFd,
-    wake: OwnedFd, // readable when the thread shall end
+    waits: OwnedFd, // the thread's epoll, of `queue` and `wake`
+    wake: OwnedFd,  // readable when the thread shall end
     closed: AtomicBool,
 }
 
@@ -68,9 +72,12 @@ impl Watcher {
             }),
             inbox: Inbox::new()?,
             queue: init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
+            waits: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             wake: eventfd(0, EventfdFlags::CLOEXEC)?,
             closed: AtomicBool::new(false),
         });
+        await_either(&shared.waits, &shared.wake, epoll::EventFlags::IN)?;
+        await_either(&shared.waits, &shared.queue, EITHER)?;
         let its = Arc::clone(&shared);
         let builder = std::thread::Builder::new().name("syncd-inotify".into());
         let thread = builder.stack_size(512 << 10).spawn(move || its.run())?;
@@ -80,7 +87,20 @@ impl Watcher {
         })
     }
 
-    /// The number of the descriptor that is readable while `read` has something; -1 when closed.
+    /// Have `reader`, an epoll in which the reader waits from now on, report while `read` has something.
+    ///
+    /// The kernel wakes the first of those that wait for the queue and are not busy: the reader, then the thread.
+    pub fn listen(&self, reader: BorrowedFd<'_>) -> std::io::Result<()> {
+        let Some(shared) = self.shared() else {
+            return Ok(());
+        };
+        await_either(reader, shared.inbox.fd(), epoll::EventFlags::IN)?;
+        await_either(reader, &shared.queue, EITHER)?;
+        epoll::delete(&shared.waits, &shared.queue)?; // behind the reader
+        Ok(await_either(&shared.waits, &shared.queue, EITHER)?)
+    }
+
+    /// The number of the descriptor that is readable while `read` has something, after some time; -1 when closed.
     pub fn fd(&self) -> i32 {
         self.shared()
             .map_or(-1, |shared| shared.inbox.fd().as_raw_fd())
@@ -108,19 +128,12 @@ impl Watcher {
         }
     }
 
-    /// All words since the last time. Never blocks.
+    /// All words so far; everything that happened before the call is in it. Waits for `cover` and the thread.
     pub fn read(&self) -> Hints {
-        self.shared()
-            .map(|shared| shared.inbox.take())
-            .unwrap_or_default()
-    }
-
-    /// Like `read`, and everything that happened before the call is in it.
-    pub fn drain(&self) -> Hints {
         let Some(shared) = self.shared() else {
             return Hints::default();
         };
-        shared.with_work(|work| work.pump());
+        shared.with_known(|work| work.pump());
         shared.inbox.take()
     }
 
@@ -167,12 +180,10 @@ impl Drop for Watcher {
 impl Shared {
     /// The thread.
     fn run(&self) {
+        let mut events = Vec::with_capacity(2);
         while !self.closed.load(Ordering::Relaxed) {
-            let mut fds = [
-                PollFd::new(&self.queue, PollFlags::IN),
-                PollFd::new(&self.wake, PollFlags::IN),
-            ];
-            match poll(&mut fds, None) {
+            events.clear();
+            match epoll::wait(&self.waits, spare_capacity(&mut events), None) {
                 Ok(_) | Err(Errno::INTR) => self.with_work(|work| work.pump()),
                 Err(_) => return self.inbox.rescan(), // out of memory at most
             }
@@ -181,16 +192,32 @@ impl Shared {
 
     /// Work on the queue, then wake the reader.
     fn with_work<R>(&self, then: impl FnOnce(&mut Work<'_>) -> R) -> R {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = then(&mut Work {
-            known: &mut known,
-            shared: self,
-            root: None,
-        });
-        drop(known);
+        let result = self.with_known(then);
         self.inbox.ring();
         result
     }
+
+    /// Work on the queue.
+    fn with_known<R>(&self, then: impl FnOnce(&mut Work<'_>) -> R) -> R {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        then(&mut Work {
+            known: &mut known,
+            shared: self,
+            root: None,
+        })
+    }
+}
+
+/// Of those that wait for the queue, one is woken.
+const EITHER: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::EXCLUSIVE);
+
+fn await_either(
+    epoll: impl AsFd,
+    what: impl AsFd,
+    flags: epoll::EventFlags,
+) -> rustix::io::Result<()> {
+    let number = u64::try_from(what.as_fd().as_raw_fd()).unwrap_or_default();
+    epoll::add(epoll, what, epoll::EventData::new_u64(number), flags)
 }
 
 /// What is known between calls. Holds no descriptor below the source.

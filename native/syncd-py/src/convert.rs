@@ -23,6 +23,7 @@ struct Types {
     loaded: Py<PyAny>,
     kinds: [Py<PyAny>; 4],
     sides: [Py<PyAny>; 2],
+    lines: [Py<PyAny>; 9],
     statuses: [Py<PyAny>; 7],
 }
 
@@ -30,6 +31,7 @@ fn types(py: Python<'_>) -> PyResult<&'static Types> {
     static TYPES: PyOnceLock<Types> = PyOnceLock::new();
     TYPES.get_or_try_init(py, || {
         let entry = py.import("syncd.model.entry")?;
+        let change = py.import("syncd.model.change")?;
         let contract = py.import("syncd.kernel.contract")?;
         let kind = entry.getattr("Kind")?;
         let side = contract.getattr("Side")?;
@@ -37,17 +39,30 @@ fn types(py: Python<'_>) -> PyResult<&'static Types> {
         let kind = |number: u8| kind.call1((number,)).map(Bound::unbind);
         let side = |number: u8| side.call1((number,)).map(Bound::unbind);
         let status = |word: &str| status.call1((word,)).map(Bound::unbind);
+        let line = change.getattr("Line")?;
+        let line = |word: &str| line.call1((word,)).map(Bound::unbind);
         Ok(Types {
             fingerprint: entry.getattr("Fingerprint")?.unbind(),
             entry: entry.getattr("Entry")?.unbind(),
             agreed: entry.getattr("Agreed")?.unbind(),
-            row: py.import("syncd.model.change")?.getattr("Row")?.unbind(),
+            row: change.getattr("Row")?.unbind(),
             trouble: contract.getattr("Trouble")?.unbind(),
             look: contract.getattr("Look")?.unbind(),
             intent: contract.getattr("Intent")?.unbind(),
             loaded: contract.getattr("Loaded")?.unbind(),
             kinds: [kind(1)?, kind(2)?, kind(3)?, kind(4)?],
             sides: [side(0)?, side(1)?],
+            lines: [
+                line("same")?,
+                line("agreed")?,
+                line("changed")?,
+                line("gone")?,
+                line("lost")?,
+                line("edited")?,
+                line("made")?,
+                line("conflict")?,
+                line("unknown")?,
+            ],
             statuses: [
                 status("done")?,
                 status("same")?,
@@ -294,6 +309,11 @@ pub fn looks<'py>(py: Python<'py>, looks: &[Look]) -> PyResult<Bound<'py, PyTupl
             .call1((bytes(py, &look.path), look.deep))
     };
     PyTuple::new(py, looks.iter().map(one).collect::<PyResult<Vec<_>>>()?)
+}
+
+/// A `Line`.
+pub fn line<'py>(py: Python<'py>, line: Line) -> PyResult<Bound<'py, PyAny>> {
+    Ok(types(py)?.lines[line as usize].bind(py).clone())
 }
 
 /// A `Status`.

@@ -73,18 +73,19 @@ impl Kernel {
         force: bool,
     ) -> PyResult<Tree> {
         let (root, rules, control) = (root.open()?, rules.excluder(), Arc::clone(&control.inner));
-        let (side, known, scope) = (
-            convert::side_of(side)?,
-            known.share()?,
-            convert::scope_of(scope)?,
-        );
+        let (side, known) = (convert::side_of(side)?, known.share()?);
+        let (given, other) = match scope.cast::<Tree>() {
+            Ok(tree) => (None, Some(Arc::clone(&tree.get().inner))),
+            Err(_) => (convert::scope_of(scope)?, None),
+        };
         let tree = py.detach(|| {
+            let scope = given.as_deref();
             let tree = scan::scan(
                 &root,
                 &*rules,
                 side,
                 &known,
-                scope.as_deref(),
+                scope.or_else(|| other.as_ref()?.scope.as_deref()),
                 &control,
                 force,
             );

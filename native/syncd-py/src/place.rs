@@ -70,6 +70,14 @@ impl Diff {
         Ok(self.inner.count(convert::line_of(line)?))
     }
 
+    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = PyDict::new(py);
+        for line in LINES {
+            counts.set_item(convert::line(py, line)?, self.inner.count(line))?;
+        }
+        Ok(counts)
+    }
+
     fn bytes(&self, line: &str) -> PyResult<u64> {
         Ok(self.inner.bytes(convert::line_of(line)?))
     }

@@ -2,10 +2,11 @@
 
 use std::os::fd::AsFd;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyFrozenSet, PyTuple, PyType};
-use syncd_core::watch;
+use syncd_core::{sys, watch};
 
 use crate::fds;
 use crate::rules::Rules;
@@ -24,7 +25,7 @@ impl Watcher {
         Ok(Self { inner })
     }
 
-    /// Readable while `read` has something to say; -1 when closed.
+    /// Readable while `read` has something to say and nobody listens; -1 when closed.
     #[getter]
     fn fd(&self) -> i32 {
         self.inner.fd()
@@ -67,14 +68,16 @@ impl Watcher {
         done.map_err(|error| fds::raised(py, &error))
     }
 
-    /// All words since the last read: a `Hints`. Never blocks.
-    fn read<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        hints(py, self.inner.read())
+    /// Have an epoll report while `read` has something.
+    fn listen(&self, py: Python<'_>, epoll: i32) -> PyResult<()> {
+        let epoll = sys::lend(epoll).ok_or_else(|| PyValueError::new_err("no descriptor"))?;
+        let done = self.inner.listen(epoll);
+        done.map_err(|error| fds::raised(py, &error))
     }
 
-    /// Like `read`, and everything that happened before the call is in it.
-    fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let words = py.detach(|| self.inner.drain());
+    /// All words so far: a `Hints`. Everything that happened before the call is in it.
+    fn read<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let words = py.detach(|| self.inner.read());
         hints(py, words)
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from typing import cast
 
 from syncd.kernel.contract import (
     Actions,
@@ -76,13 +77,14 @@ class PureKernel:
         rules: Rules,
         side: Side,
         known: Base,
-        scope: Sequence[Look] | None,
+        scope: Sequence[Look] | Tree | None,
         control: Control,
         force: bool = False,
     ) -> PureTree:
         assert isinstance(rules, PureRules)
         assert isinstance(known, PureBase)
-        return scan(root, rules, side, known, scope, control, force)
+        looks = scope.scope if isinstance(scope, PureTree) else cast("Sequence[Look] | None", scope)
+        return scan(root, rules, side, known, looks, control, force)
 
     def digest(
         self,

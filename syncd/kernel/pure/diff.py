@@ -75,6 +75,9 @@ class PureDiff:
     def count(self, line: Line) -> int:
         return len(self.lines[line])
 
+    def counts(self) -> dict[Line, int]:
+        return {line: len(rows) for line, rows in self.lines.items()}
+
     def bytes(self, line: Line) -> int:
         if line is Line.GONE:
             agreed = [row.base for row in self.lines[line]]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from syncd.control.runner import REMEMBERED, Runner, _merge, _remember
+from syncd.control.runner import REMEMBERED, Remembered, Runner, _merge
 from syncd.control.status import State, Status
 from syncd.errors import SyncdError, UsageError
 from syncd.model.change import Batch
@@ -75,12 +75,14 @@ def test_who_waits_for_the_end_is_told_once(runner):
 
 
 def test_a_few_paths_are_remembered_and_bursts_are_not():
-    times: dict[bytes, float] = {}
+    named = Remembered()
     for number in range(2 * REMEMBERED):
-        _remember(times, frozenset([b"%d" % number]))
-    assert len(times) == REMEMBERED
-    _remember(times, frozenset(b"m%d" % number for number in range(REMEMBERED)))
-    assert b"m0" not in times
+        named.note(frozenset([b"%d" % number, b"always"]))
+    last = 2 * REMEMBERED - 1
+    assert named.last(b"always") == named.last(b"%d" % last) is not None
+    assert named.last(b"%d" % (last - REMEMBERED)) is None
+    named.note(frozenset(b"m%d" % number for number in range(REMEMBERED)))
+    assert named.last(b"m0") is None
 
 
 READ = Problem(b"d/a", 13, "read")

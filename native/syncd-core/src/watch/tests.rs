@@ -3,6 +3,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::event::Timespec;
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
 use crate::dirs::Root;
@@ -34,7 +35,7 @@ impl Scene {
             scratch,
         };
         scene.cover(None);
-        scene.watcher.drain();
+        scene.watcher.read();
         scene
     }
 
@@ -56,7 +57,7 @@ impl Scene {
     }
 
     fn ready(&self) -> Vec<String> {
-        let hints = self.watcher.drain();
+        let hints = self.watcher.read();
         let ready = hints.words.iter().filter(|(_, word)| word.ready);
         let mut paths: Vec<_> = ready
             .map(|(path, _)| String::from_utf8_lossy(path).into_owned())
@@ -101,7 +102,7 @@ fn new_trees_are_watched_and_their_rules_learnt() {
     fs::create_dir_all(outside.join("a/b")).unwrap();
     fs::write(outside.join(".ignore"), "secret\n").unwrap();
     fs::rename(&outside, scene.path("d/t")).unwrap();
-    let hints = scene.watcher.drain();
+    let hints = scene.watcher.read();
     assert!(hints.words[&b"d/t"[..]].deep);
     fs::write(scene.path("d/t/a/b/f"), "").unwrap();
     fs::write(scene.path("d/t/a/secret"), "").unwrap();
@@ -113,13 +114,13 @@ fn a_renamed_tree_speaks_under_its_new_name() {
     let scene = Scene::new(&["a/b/c", "d"]);
     fs::rename(scene.path("a"), scene.path("d/e")).unwrap();
     fs::write(scene.path("d/e/b/c/f"), "").unwrap();
-    let hints = scene.watcher.drain();
+    let hints = scene.watcher.read();
     assert_eq!(hints.moves, [(b"a"[..].into(), b"d/e"[..].into())]);
     assert!(hints.words[&b"d/e"[..]].deep && hints.words[&b"a"[..]].removed);
     fs::write(scene.path("d/e/b/c/g"), "").unwrap();
     assert_eq!(scene.ready(), ["d/e/b/c/g"]);
     fs::rename(scene.path("d/e"), scene.path("new")).unwrap(); // where b is ignored
-    scene.watcher.drain();
+    scene.watcher.read();
     fs::write(scene.path("new/b/c/f"), "").unwrap();
     fs::write(scene.path("new/f"), "").unwrap();
     assert_eq!(scene.ready(), ["new/f"]);
@@ -146,15 +147,15 @@ fn locks_are_told_apart() {
             .watch_locks(root.fd(), dir, vec![b"index.lock".to_vec()]);
     }
     fs::write(scene.path("ignored/other"), "").unwrap();
-    assert_eq!(scene.watcher.drain(), Hints::default());
+    assert_eq!(scene.watcher.read(), Hints::default());
     fs::write(scene.path("ignored/index.lock"), "").unwrap();
-    let hints = scene.watcher.drain();
+    let hints = scene.watcher.read();
     assert!(hints.locks && hints.words.is_empty());
     fs::write(scene.path("d/index.lock"), "").unwrap();
-    let hints = scene.watcher.drain();
+    let hints = scene.watcher.read();
     assert!(hints.locks && hints.words.len() == 1);
     fs::remove_dir_all(scene.path("ignored")).unwrap();
-    assert!(scene.watcher.drain().locks);
+    assert!(scene.watcher.read().locks);
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn the_end_of_the_root_is_a_rescan() {
     ] {
         let scene = Scene::new(&["d"]);
         end(&scene.path(""));
-        assert!(scene.watcher.drain().rescan);
+        assert!(scene.watcher.read().rescan);
     }
     let scene = Scene::new(&["d"]);
     let source = scene.path("");
@@ -174,10 +175,10 @@ fn the_end_of_the_root_is_a_rescan() {
         scene.scratch.path().join("old"),
     )
     .unwrap();
-    scene.watcher.drain();
+    scene.watcher.read();
     fs::create_dir_all(source.join("e")).unwrap();
     fs::create_dir(scene.scratch.path().join("old/e")).unwrap(); // not the one at this path now
-    assert!(scene.watcher.drain().rescan);
+    assert!(scene.watcher.read().rescan);
     assert_eq!(scene.cover(None).watched, 2);
     fs::write(scene.path("e/f"), "").unwrap();
     assert_eq!(scene.ready(), ["e/f"]);
@@ -191,7 +192,7 @@ fn closing_ends_the_thread() {
     scene.watcher.close();
     assert!(shared.upgrade().is_none());
     assert_eq!(
-        (scene.watcher.fd(), scene.watcher.drain()),
+        (scene.watcher.fd(), scene.watcher.read()),
         (-1, Hints::default())
     );
 }
@@ -223,8 +224,8 @@ fn what_is_decoded_from_garbage_harms_nothing() {
             work.pump();
         });
     }
-    scene.watcher.drain();
+    scene.watcher.read();
     assert_eq!(scene.cover(None).watched, 4);
     fs::write(scene.path("a/b/f"), "").unwrap();
-    assert!(scene.watcher.drain().words.contains_key(&b"a/b/f"[..]));
+    assert!(scene.watcher.read().words.contains_key(&b"a/b/f"[..]));
 }
