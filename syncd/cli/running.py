@@ -84,7 +84,7 @@ def _runner(opened: Opened, once: bool, show: Show) -> Runner:
         notes=tuple(opened.notes), pid=os.getpid(),
     )  # fmt: skip
     runner = Runner(pair, Watch(watcher, pair.settings.source), status, show.cycle, once=once)
-    runner.announce = show.announce
+    runner.announce, runner.hurry = show.announce, not show.verbose
     show.runner = runner
     return runner
 

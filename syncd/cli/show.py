@@ -36,7 +36,7 @@ class Show:
         self.runner: Runner | None = None
         self._pair = pair
         self._as_json = as_json
-        self._verbose = verbose
+        self.verbose = verbose
         self._told: set[str] = set()
         self._total = (0, 0)
         self._view: Any = None
@@ -70,7 +70,7 @@ class Show:
 
     def announce(self, sight: Sight, diff: Diff) -> None:
         """Before anything is written: name the paths (verbose), announce a big first copy, refuse what won't fit."""
-        if self._verbose:
+        if self.verbose:
             for line, sign in ((Line.CHANGED, "put"), (Line.CONFLICT, "replace"), (Line.GONE, "remove")):
                 for row in diff.rows(line):
                     self.say(f"{sign} {display(row.path)}")

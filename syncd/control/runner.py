@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from syncd.control.locks import LockWatch
 from syncd.control.status import State, Status
-from syncd.engine.cycle import Announce, cycle
+from syncd.engine.cycle import Announce, cycle, express
 from syncd.engine.ignore import names_rule_file
 from syncd.engine.moves import candidates
 from syncd.engine.pair import Pair
@@ -60,6 +60,7 @@ class Runner:
         self.watch = watch
         self.status = status
         self.announce: Announce | None = None
+        self.hurry = True  # False: even a lone save is announced
         self.error: BaseException | None = None
         self.started = threading.Event()  # the first full cycle has ended, or the thread has
         self._on_report = on_report
@@ -159,9 +160,17 @@ class Runner:
         """When something is to be done that no descriptor tells of; None: never."""
         if self._again:
             return 0.0
-        times = [due for due in (self._settle.due(), self.pair.second_look_due, self._locks.due) if due is not None]
-        times += [due for due, _ in self._busy.values()]
-        times += [retry[0] for retry in (self._retry, self._troubled) if retry is not None]
+        times = [due for due, _ in self._busy.values()]
+        if self._settle and (due := self._settle.due()) is not None:
+            times.append(due)
+        if (due := self.pair.second_look_due) is not None:
+            times.append(due)
+        if (due := self._locks.due) is not None:
+            times.append(due)
+        if self._retry is not None:
+            times.append(self._retry[0])
+        if self._troubled is not None:
+            times.append(self._troubled[0])
         return min(times, default=None)
 
     def _hear(self, *, barrier: bool) -> None:
@@ -171,6 +180,8 @@ class Runner:
             self._look_at_locks(now)
         if hints.moves:
             hints = self._with_moves(hints)
+        if hints.gone:
+            hints = self._without_passing(hints)
         self._settle.offer(hints, now)
         self._hinted.note(hints.ready)
         self._hinted.note(hints.waiting)
@@ -179,6 +190,14 @@ class Runner:
         """A large file that may have been moved waits for the word on its old name, to be looked at together."""
         new = frozenset(new for _, new in candidates(self.pair.baseline.base, hints.moves))
         return hints._replace(ready=hints.ready - new, waiting=hints.waiting | (hints.ready & new))
+
+    def _without_passing(self, hints: Hints) -> Hints:
+        """Temporary names that came and went cost no cycle: neither the baseline nor a problem knows them."""
+        if len(hints.gone) > FEW or self.status.problems or self._busy or self._again:
+            return hints
+        gone = frozenset(path for path in hints.gone if self.pair.baseline.base.get(path) is None)
+        self._settle.forget(gone)
+        return hints._replace(waiting=hints.waiting - gone, deep=hints.deep - gone, removed=hints.removed - gone)
 
     def _removals(self) -> frozenset[bytes]:
         """Removals told until now. A sweep of a polled source would tell none, so none is asked for."""
@@ -243,12 +262,15 @@ class Runner:
     def _try(self, batch: Batch, *, cover: bool = False, patient: bool = False) -> CycleReport:
         """One cycle. No descriptor left, a state directory without room: that halts a watch and does not end it."""
         try:
-            if cover:
-                with self.pair.roots() as roots:
-                    if not isinstance(roots, Halt):
-                        self.watch.cover(roots[0], self.pair.rules)
-                self._look_at_locks(time.monotonic())
-            return cycle(self.pair, batch, patient=patient, announce=self.announce)
+            if self.hurry and (done := express(self.pair, batch, patient=patient)) is not None:
+                return done
+            with self.watch.attended():
+                if cover:
+                    with self.pair.roots() as roots:
+                        if not isinstance(roots, Halt):
+                            self.watch.cover(roots[0], self.pair.rules)
+                    self._look_at_locks(time.monotonic())
+                return cycle(self.pair, batch, patient=patient, announce=self.announce)
         except OSError as error:
             if self.once or self.status.cycles == 0:
                 raise
@@ -340,7 +362,8 @@ class Runner:
             if not answer.set_running_or_notify_cancel():
                 continue  # who asked did not wait for it
             try:
-                answer.set_result(command())
+                with self.watch.attended():
+                    answer.set_result(command())
             except SyncdError as error:
                 answer.set_exception(error)
             except Exception as error:

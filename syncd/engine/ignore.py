@@ -27,8 +27,8 @@ def compile_rules(kernel: Kernel, settings: Settings) -> Rules:
 
 def names_rule_file(paths: frozenset[bytes], settings: Settings) -> bool:
     """Whether a rule file that is in force is among `paths`."""
-    blob = b"/" + b"\0/".join(paths) + b"\0"  # one search instead of a step per path
-    if b"ignore\0" not in blob:
+    blob = b"\0/".join(paths)  # one search instead of a step per path
+    if b"ignore" not in blob:
         return False
     names = RULE_FILES if settings.gitignore else frozenset((b".syncdignore",))
-    return any(b"/" + name + b"\0" in blob for name in names)
+    return any(b"/" + name + b"\0" in b"/" + blob + b"\0" for name in names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any
 
@@ -15,7 +15,7 @@ from syncd.engine.scan import Sight
 from syncd.engine.staging import Staging
 from syncd.engine.vcs import control_directories
 from syncd.errors import FirstMeeting
-from syncd.kernel.contract import Diff, Kernel, Look, PlaceOptions, Root
+from syncd.kernel.contract import Diff, Kernel, Look, Outcomes, PlaceOptions, Root
 from syncd.model.change import Batch, Line
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
 from syncd.model.path import any_above, display
@@ -26,6 +26,7 @@ from syncd.system import mounts
 
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
 EXAMPLES = 10
+LONE_CYCLES = 16  # of which each journals a few hundred bytes; after so many the journal's size is looked at
 
 Roots = tuple[Root, Root]
 
@@ -217,24 +218,37 @@ class Pair:
             patient,
         )
 
-    def finished(self, done: CycleReport, roots: Roots, batch: Batch) -> None:
-        """Remember what the next cycle and the next run need to know. Raises OSError."""
-        if self.lying is None:
+    @property
+    def is_calm(self) -> bool:
+        """Whether a cycle may go without the guards' memory: no doubt, and the first full cycle has ended."""
+        return (
+            self.lying is None and self.trusted and bool(self.baseline.notes.get("met")) and len(self.baseline.base) > 0
+        )
+
+    def express(self, scope: Sequence[Look], verbs: Mapping[Line, Verb], options: PlaceOptions) -> Outcomes | None:
+        """See the kernel's `express`. Raises OSError when the journal cannot be written."""
+        settings, (source, target) = self.settings, self._seen
+        if source is None or target is None:
+            return None
+        return self.kernel.express(
+            (settings.source, settings.target), (source, target), self.rules, self.baseline.base, scope,
+            verbs, options, self.control,
+        )  # fmt: skip
+
+    def finished(self, done: CycleReport, roots: Roots | None, batch: Batch) -> None:
+        """Remember what the next cycle and the next run need to know. Raises OSError. No roots: after `express`."""
+        if self._vouched and self.lying is None:
             self._vouched.clear()
-        notes = self.baseline.notes
-        new: dict[str, Any] = {}
-        if batch.everything or len(batch.paths) > self.settings.timing.few or batch.removed:
+        if roots is not None and (batch.everything or len(batch.paths) > self.settings.timing.few or batch.removed):
             state = self._vcs_state(roots)
-            if state != notes.get("vcs"):
-                new["vcs"] = state
-        if new:
-            self.baseline.note(**new)
+            if state != self.baseline.notes.get("vcs"):
+                self.baseline.note(vcs=state)
         if done.full and not done.stopped and not self.control.cancelled:
             self.trusted = True
-        if self.replaced:
+        if self.replaced and roots is not None:
             self._seen[0] = (roots[0].device, roots[0].inode)
             self.replaced = False
-        if self.baseline.checkpoint_due:
+        if (done.number % LONE_CYCLES == 0 or roots is not None) and self.baseline.checkpoint_due:
             self.baseline.checkpoint()
 
     def _vcs_state(self, roots: Roots) -> list[Any]:

@@ -24,8 +24,8 @@ def report_halt(number: int, halt: Halt, *, full: bool, took: float, notes: tupl
 
 def report(
     number: int,
-    sight: Sight,
-    plan: Plan,
+    sight: Sight | None,
+    plan: Plan | None,
     applied: Applied,
     *,
     full: bool,
@@ -33,16 +33,21 @@ def report(
     lag: float | None,
     entries: int,
 ) -> CycleReport:
-    """Sum up a cycle that ran."""
+    """Sum up a cycle that ran. No sight and no plan: there was nothing in them to be told."""
     moving: frozenset[bytes] = frozenset()
     problems = []
-    if troubles := [*sight.source.troubles, *sight.target.troubles, *applied.troubles]:
+    troubles = (
+        applied.troubles if sight is None else [*sight.source.troubles, *sight.target.troubles, *applied.troubles]
+    )
+    if troubles:
         moving = frozenset(each.path for each in troubles if (each.errno, each.op) == (errno.EAGAIN, "scan"))
         problems = [problem(trouble) for trouble in troubles if trouble.path not in moving]
     if applied.stopped:
         problems.append(Problem(b"", applied.stopped, "write", Side.TARGET.name.lower()))
     problems += [Problem(path, errno.EAGAIN, "busy") for path in applied.busy]
-    drift = {str(line): plan.counts[line] for line in DRIFT if plan.counts[line] and plan.verbs[line] is Verb.LEAVE}
+    drift = {}
+    if plan is not None:
+        drift = {str(line): plan.counts[line] for line in DRIFT if plan.counts[line] and plan.verbs[line] is Verb.LEAVE}
     if applied.kept:
         drift["kept"] = len(applied.kept)
     return CycleReport(
@@ -60,8 +65,8 @@ def report(
         again=moving.union(applied.again),
         drift=drift,
         aside=tuple((path, kept.decode("utf-8", "backslashreplace")) for path, kept in applied.aside),
-        others=tuple(sight.source.others),
+        others=() if sight is None else tuple(sight.source.others),
         dropped=tuple(applied.dropped),
-        notes=plan.notes,
+        notes=() if plan is None else plan.notes,
         stopped=applied.stopped,
     )

@@ -17,10 +17,8 @@ class Sight(NamedTuple):
     target: Tree
 
 
-def looks(batch: Batch) -> list[Look] | None:
-    """The places a batch asks to look at; None is everything."""
-    if batch.everything:
-        return None
+def looks(batch: Batch) -> list[Look]:
+    """The places a batch asks to look at, if not everything."""
     return [Look(path, path in batch.deep) for path in sorted(batch.paths)]
 
 

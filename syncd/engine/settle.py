@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from math import inf
 from typing import NamedTuple
 
 from syncd.model.change import NONE, Batch, Hints
@@ -73,6 +74,14 @@ class Settle:
     def removed(self) -> frozenset[bytes]:
         """Paths of which a removal was told and that nobody has taken yet."""
         return frozenset(self._removed | self._burst.removed if self._burst else self._removed)
+
+    def forget(self, paths: frozenset[bytes]) -> None:
+        """Drop what waits of a few paths: they came and went, and nobody knew them. A burst keeps them."""
+        for path in paths:
+            self._ready.pop(path, None)
+            self._waiting.pop(path, None)
+        self._deep -= paths
+        self._removed -= paths
 
     def offer(self, hints: Hints, now: float) -> None:
         """Take in what a watcher said. Later words on a path replace earlier ones."""
@@ -183,17 +192,20 @@ class Settle:
 
     def _part(self, paths: set[bytes]) -> Batch:
         """Hand out these of the paths that stand alone, with what was said of them, and forget it."""
-        since = min(self._ready[path] if path in self._ready else self._waiting[path].first for path in paths)
-        moves = tuple(pair for pair in self._moves if paths.issuperset(pair))
+        since = inf
         for path in paths:
-            self._ready.pop(path, None)
-            self._waiting.pop(path, None)
+            first = self._ready.pop(path, inf)
+            if word := self._waiting.pop(path, None):
+                first = min(first, word.first)
+            since = min(since, first)
+        if not (self._deep or self._removed or self._moves):
+            return Batch(frozenset(paths), since=since)
         rest = bool(self._ready or self._waiting)
         batch = Batch(
             frozenset(paths),
             frozenset(self._deep & paths if rest else self._deep),
             frozenset(self._removed & paths if rest else self._removed),
-            moves,
+            tuple(pair for pair in self._moves if paths.issuperset(pair)),
             since=since,
         )
         self._deep -= batch.deep

@@ -27,6 +27,8 @@ class Staging:
     def __init__(self, where: Path, fd: int) -> None:
         self.where = where
         self.fd = fd
+        self._day = -1  # since 1970, of `_date`
+        self._date = ""
 
     def close(self) -> None:
         """Close the descriptor; leave no empty directory behind inside or beside the target."""
@@ -42,7 +44,12 @@ class Staging:
 
     def aside(self, cycle: int, now: float) -> bytes:
         """The name, below staging, under which cycle number `cycle` at time `now` sets aside."""
-        return f"{CONFLICTS}/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{cycle}".encode()
+        day, second = divmod(int(now), 86_400)
+        if day != self._day:
+            self._day, self._date = day, time.strftime("%Y%m%d", time.gmtime(now))
+        return b"%s/%sT%02d%02d%02dZ-%d" % (
+            CONFLICTS.encode(), self._date.encode(), second // 3600, second // 60 % 60, second % 60, cycle,
+        )  # fmt: skip
 
 
 def places(state: Path, target: Path) -> tuple[Path, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from syncd.engine.vcs import control_directories
 from syncd.kernel.contract import Root, Rules
@@ -17,12 +18,26 @@ class Watch:
         self.watcher = watcher
         self.source = source
         self.coverage = Coverage(0)
+        self._attended = 0
 
     def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None = None) -> None:
         """Watch before the scan of the same places. Blocks on the disk."""
         self.coverage = self.watcher.cover(root, rules, paths)
         for place in control_directories(root, self.source):
             self.watcher.watch_locks(root, place.directory, (place.lock,))
+
+    @contextmanager
+    def attended(self) -> Iterator[None]:
+        """For work that may be long: the watcher loses no word meanwhile. May be nested."""
+        if not self._attended:
+            self.watcher.attend(True)
+        self._attended += 1
+        try:
+            yield
+        finally:
+            self._attended -= 1
+            if not self._attended:
+                self.watcher.attend(False)
 
     def hints(self, barrier: bool = False) -> Hints:
         """All words so far; with `barrier`, all that happened before the call."""

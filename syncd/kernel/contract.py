@@ -410,7 +410,7 @@ class Kernel(Protocol):
         the source's mode, and learnt; an entry on the way that is no directory is set aside.
         In place (one pwrite, then ftruncate if longer before) only if `write` is not "replace" and the target is a
         regular file with one link, not executable (auto only), equal to the baseline, owner and permission bits
-        unchanged, old and new size at most 128 KiB (auto only), read-lease probe passed; growth is reserved by
+        unchanged, old and new size at most 128 KiB (auto only), read-lease probe passed; growth beyond its blocks is reserved by
         fallocate first (the size stays); shrinking (auto only) or a failed reservation goes beside. A short write is
         finished beside at once, else FAILED with "torn". Otherwise beside: `new-N` written in staging with mode, owner and mtime; an old file linked to `old-N`;
         plain rename over; `old-N` compared with what was expected: the same is unlinked, another is moved aside.
@@ -434,6 +434,24 @@ class Kernel(Protocol):
         Both fingerprints in an outcome are taken from open descriptors after the last write to it.
         The target's is zeros, so that the next scan is in doubt, if somebody wrote the new entry meanwhile: its size or
         mtime are others, or, in place, the content read back is another. A record that set an mtime reads back, too: CHANGED.
+        """
+
+    def express(
+        self,
+        paths: tuple[bytes, bytes],
+        roots: tuple[tuple[int, int], tuple[int, int]],
+        rules: Rules,
+        base: Base,
+        scope: Sequence[Look],
+        verbs: Mapping[Line, Verb],
+        options: PlaceOptions,
+        control: Control,
+    ) -> Outcomes | None:
+        """open_root, scan, digest, diff and place in one call, for a batch in which there is nothing to decide.
+
+        None, and no target was touched, if the roots at `paths` cannot be opened or are not those with the (device,
+        inode) of `roots`; if there is any trouble or OTHER in the scope; if a row stands in another line than SAME,
+        AGREED and CHANGED; or if there are more than 2,000 actions. Raises what `place` raises.
         """
 
     def stat_many(self, root: Root, paths: Sequence[bytes], force: bool = False) -> list[Entry | int | None]:

@@ -24,6 +24,7 @@ class Hints(NamedTuple):
     moves: tuple[tuple[bytes, bytes], ...] = ()  # (old, new) pairs of one cookie
     locks: bool = False  # a version control lock came or went: look at them
     rescan: bool = False  # track was lost: look at everything
+    gone: frozenset[bytes] = NONE  # of those removed, some of which that was the last word
 
     def __bool__(self) -> bool:
         return bool(self.ready or self.waiting or self.locks or self.rescan)
@@ -60,6 +61,7 @@ class Line(StrEnum):
     UNKNOWN = "unknown"  # a side could not be read here or above
 
 
+CALM = (Line.SAME, Line.AGREED, Line.CHANGED)  # about these a guard has nothing to say
 DRIFT = (Line.LOST, Line.EDITED, Line.MADE)
 
 

@@ -52,6 +52,9 @@ class Watcher(Protocol):
     def listen(self, epoll: select.epoll) -> None:
         """Have an epoll report while `read` has something to say. At most once, before it waits."""
 
+    def attend(self, on: bool) -> None:
+        """Whoever listens is about to be busy for long (or no longer): see to it that no word is lost meanwhile."""
+
     def read(self) -> Hints:
         """All words since the last read, coalesced. Blocks at most as `cover` does.
 

@@ -72,6 +72,10 @@ class Joined:
         self._inner.listen(epoll)
         epoll.register(self._polled, select.EPOLLIN)
 
+    def attend(self, on: bool) -> None:
+        """See the protocol."""
+        self._inner.attend(on)
+
     def read(self) -> Hints:
         """See the protocol."""
         if self._poll is None:

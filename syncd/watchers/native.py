@@ -35,8 +35,12 @@ class NativeWatcher:
         self._native.watch_locks(root.fd, directory, names)
 
     def listen(self, epoll: select.epoll) -> None:
-        """See the protocol. The thread works on the queue only while whoever waits in `epoll` is busy."""
+        """See the protocol."""
         self._native.listen(epoll.fileno())
+
+    def attend(self, on: bool) -> None:
+        """See the protocol. The thread rests otherwise, once somebody listens."""
+        self._native.attend(on)
 
     def close(self) -> None:
         """See the protocol."""

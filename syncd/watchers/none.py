@@ -28,6 +28,9 @@ class NoWatcher:
     def listen(self, epoll: select.epoll) -> None:
         """Nothing to report."""
 
+    def attend(self, on: bool) -> None:
+        """Nothing to lose."""
+
     def read(self) -> Hints:
         """Nothing to say."""
         return Hints()

@@ -103,6 +103,9 @@ class PollWatcher:
         """See the protocol."""
         epoll.register(self.fd, select.EPOLLIN)
 
+    def attend(self, on: bool) -> None:
+        """See the protocol. Its thread goes on anyway."""
+
     def read(self) -> Hints:
         """See the protocol. Raises what ended the thread, if it came to that: nothing is told any more."""
         if self._failure is not None:

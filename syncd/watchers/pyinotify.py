@@ -92,6 +92,9 @@ class PyinotifyWatcher:
         """See the protocol."""
         epoll.register(self.fd, select.EPOLLIN)
 
+    def attend(self, on: bool) -> None:
+        """See the protocol. The kernel keeps what it has room for."""
+
     def read(self) -> Hints:
         """See the protocol."""
         words = Words()
@@ -202,7 +205,7 @@ class PyinotifyWatcher:
             if mask & IGNORED or not directory:
                 words.rescan = True
             elif not self._excluded(directory, is_dir=True):
-                words.say(directory, deep=True, removed=True)
+                words.say(directory, deep=True, removed=True, gone=True)
         elif name:
             self._hear_name(batch, join(directory, name), mask, cookie)
         elif not directory:
@@ -231,7 +234,7 @@ class PyinotifyWatcher:
                 words.moved(old, path)
             words.say(path, ready=bool(mask & MOVED_TO), deep=is_dir)
         elif mask & (MOVED_FROM | DELETE):
-            words.say(path, deep=is_dir, removed=True)
+            words.say(path, deep=is_dir, removed=True, gone=True)
             if mask & MOVED_FROM:
                 batch.left[cookie] = path
                 if is_dir:

@@ -99,6 +99,9 @@ class WatchdogWatcher:
         """See the protocol."""
         epoll.register(self.fd, select.EPOLLIN)
 
+    def attend(self, on: bool) -> None:
+        """See the protocol. Its thread goes on anyway."""
+
     def read(self) -> Hints:
         """See the protocol."""
         events, lost = self._inbox.take()

@@ -20,13 +20,17 @@ class Words:
         self._ready: dict[bytes, bool] = {}
         self._deep: set[bytes] = set()
         self._removed: set[bytes] = set()
+        self._gone: set[bytes] = set()
         self._moves: list[tuple[bytes, bytes]] = []
         self.locks = False
         self.rescan = False
 
-    def say(self, path: bytes, ready: bool = False, deep: bool = False, removed: bool = False) -> None:
-        """Take in one word."""
+    def say(
+        self, path: bytes, ready: bool = False, deep: bool = False, removed: bool = False, gone: bool = False
+    ) -> None:
+        """Take in one word. `gone`: a removal, by one whose words come in the order of what happened."""
         self._ready[path] = ready
+        (self._gone.add if gone else self._gone.discard)(path)
         if deep:
             self._deep.add(path)
         if removed:
@@ -42,6 +46,7 @@ class Words:
         self._ready.update(dict.fromkeys(hints.waiting, False))
         self._deep |= hints.deep
         self._removed |= hints.removed
+        self._gone = (self._gone - hints.ready - hints.waiting) | hints.gone
         self._moves += hints.moves
         self.locks = self.locks or hints.locks
         self.rescan = self.rescan or hints.rescan
@@ -56,6 +61,7 @@ class Words:
             moves=tuple(self._moves),
             locks=self.locks,
             rescan=self.rescan,
+            gone=frozenset(self._gone),
         )
 
 

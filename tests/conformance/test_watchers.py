@@ -285,7 +285,14 @@ def test_the_last_word_on_a_path_decides(ear, source):
         waiting=frozenset({b"new"}),
         removed=frozenset({b"new"}),
         moves=((b"new", b"newer"),),
+        gone=frozenset({b"new"}),
     )
+    (source / "new").write_bytes(b"3")
+    (source / "newer").unlink()
+    (source / "newer").symlink_to("d")
+    hints = ear.watcher.drain()
+    assert not hints.gone, "it is there again, and nothing more will be said of it"
+    assert b"newer" in hints.waiting & hints.removed
     assert not ear.watcher.drain()
 
 

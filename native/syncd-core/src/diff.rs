@@ -31,6 +31,19 @@ pub enum Line {
 /// How many lines there are.
 pub const LINES: usize = 9;
 
+/// The lines in their order.
+pub const ALL: [Line; LINES] = [
+    Line::Same,
+    Line::Agreed,
+    Line::Changed,
+    Line::Gone,
+    Line::Lost,
+    Line::Edited,
+    Line::Made,
+    Line::Conflict,
+    Line::Unknown,
+];
+
 /// One path of a line with what the three sides hold there.
 #[derive(Debug)]
 pub struct Item {

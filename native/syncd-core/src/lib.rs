@@ -12,6 +12,7 @@ pub mod dirs;
 pub mod entry;
 pub mod error;
 pub mod exclude;
+pub mod express;
 mod glob;
 pub mod ignore;
 pub mod journal;

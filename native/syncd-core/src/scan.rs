@@ -293,6 +293,9 @@ impl Scan<'_> {
             self.tree.root = Some(Seen::new(&self.ways.root.check()?));
             return Ok(());
         }
+        if !look.deep && self.place_usual(path) {
+            return Ok(());
+        }
         let (above, name) = path::split(path);
         let dir = match self.reached.get(above) {
             Ok(dir) => dir,
@@ -344,6 +347,24 @@ impl Scan<'_> {
         self.tree.entries.set(path, seen);
         self.ways.control.add_entries(1);
         Ok(())
+    }
+
+    /// The common case of a directory: known, nothing special, and what it holds is looked at next. False: it is not
+    /// that.
+    fn place_usual(&mut self, path: &[u8]) -> bool {
+        let row = self.known.get(path);
+        if !row.is_some_and(|row| row.kind == Kind::Dir && !row.mount) {
+            return false;
+        }
+        let Ok(meta) = self.reached.get(path).and_then(|dir| stat_fd(dir.as_fd())) else {
+            return false;
+        };
+        if meta.device != self.ways.root.device || self.ways.rules.excluded_child(path, true) {
+            return false;
+        }
+        self.tree.entries.set(path, Seen::new(&meta));
+        self.ways.control.add_entries(1);
+        true
     }
 
     /// A directory of `known` stood there when the places were resolved and is gone by now. What it held is not in

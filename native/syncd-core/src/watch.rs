@@ -1,10 +1,10 @@
 //! Watches the directories of a source with inotify.
 //!
 //! A thread of its own empties the kernel's queue while its reader is busy, so that a checkout of
-//! thousands of files does not overflow it. A reader that waits (`listen`) is woken instead of it: for a
-//! lone save no thread stands between the kernel and the reader. Whoever holds `Known` may work on the
-//! queue: the thread, `cover`, `read` and `drain`. So events are heard in order, and each call finds all
-//! that came before it.
+//! thousands of files does not overflow it. A reader that listens does that by itself and calls the thread
+//! only for long work (`attend`): for a lone save no thread stands between the kernel and the reader.
+//! Whoever holds `Known` may work on the queue: the thread, `cover` and `read`. So events are heard in
+//! order, and each call finds all that came before it.
 //!
 //! A directory is watched before it is listed, and its events are heard after both. So what the table
 //! of watches says of a name may be ahead of an event about it, never behind one that was heard; where
@@ -76,8 +76,8 @@ impl Watcher {
             wake: eventfd(0, EventfdFlags::CLOEXEC)?,
             closed: AtomicBool::new(false),
         });
-        await_either(&shared.waits, &shared.wake, epoll::EventFlags::IN)?;
-        await_either(&shared.waits, &shared.queue, EITHER)?;
+        wait_for(&shared.waits, &shared.wake)?;
+        wait_for(&shared.waits, &shared.queue)?;
         let its = Arc::clone(&shared);
         let builder = std::thread::Builder::new().name("syncd-inotify".into());
         let thread = builder.stack_size(512 << 10).spawn(move || its.run())?;
@@ -88,16 +88,30 @@ impl Watcher {
     }
 
     /// Have `reader`, an epoll in which the reader waits from now on, report while `read` has something.
-    ///
-    /// The kernel wakes the first of those that wait for the queue and are not busy: the reader, then the thread.
+    /// The thread rests from now on.
     pub fn listen(&self, reader: BorrowedFd<'_>) -> std::io::Result<()> {
         let Some(shared) = self.shared() else {
             return Ok(());
         };
-        await_either(reader, shared.inbox.fd(), epoll::EventFlags::IN)?;
-        await_either(reader, &shared.queue, EITHER)?;
-        epoll::delete(&shared.waits, &shared.queue)?; // behind the reader
-        Ok(await_either(&shared.waits, &shared.queue, EITHER)?)
+        wait_for(reader, shared.inbox.fd())?;
+        wait_for(reader, &shared.queue)?;
+        self.attend(false)
+    }
+
+    /// Have the thread empty the queue, or rest.
+    pub fn attend(&self, on: bool) -> std::io::Result<()> {
+        let Some(shared) = self.shared() else {
+            return Ok(());
+        };
+        let done = if on {
+            wait_for(&shared.waits, &shared.queue)
+        } else {
+            epoll::delete(&shared.waits, &shared.queue)
+        };
+        match done {
+            Err(Errno::EXIST | Errno::NOENT) => Ok(()), // it does, or it rests
+            done => Ok(done?),
+        }
     }
 
     /// The number of the descriptor that is readable while `read` has something, after some time; -1 when closed.
@@ -208,16 +222,11 @@ impl Shared {
     }
 }
 
-/// Of those that wait for the queue, one is woken.
-const EITHER: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::EXCLUSIVE);
-
-fn await_either(
-    epoll: impl AsFd,
-    what: impl AsFd,
-    flags: epoll::EventFlags,
-) -> rustix::io::Result<()> {
+/// Have an epoll report while `what` is readable. The data is the descriptor's number, as Python expects it.
+fn wait_for(epoll: impl AsFd, what: impl AsFd) -> rustix::io::Result<()> {
     let number = u64::try_from(what.as_fd().as_raw_fd()).unwrap_or_default();
-    epoll::add(epoll, what, epoll::EventData::new_u64(number), flags)
+    let data = epoll::EventData::new_u64(number);
+    epoll::add(epoll, what, data, epoll::EventFlags::IN)
 }
 
 /// What is known between calls. Holds no descriptor below the source.

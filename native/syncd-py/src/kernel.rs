@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
+use syncd_core::actions::Verb;
 use syncd_core::base::Row;
 use syncd_core::entry::{Digest, Seen};
 use syncd_core::error::Errno;
 use syncd_core::place::{Options, Write};
-use syncd_core::{diff, digest, place, scan, state, sys};
+use syncd_core::{diff, digest, express, place, scan, state, sys};
 
 use crate::convert::{self, path_of, paths_of, raised};
 use crate::handles::{Control, Root};
-use crate::place::{Actions, Diff, Outcomes};
+use crate::place::{Actions, Diff, Outcomes, verb_of};
 use crate::rules::{Rules, compile_rules};
 use crate::tree::{Base, Tree};
 
@@ -219,25 +220,8 @@ impl Kernel {
             Arc::clone(&actions.inner),
             Arc::clone(&control.inner),
         );
-        let aside: Vec<u8> = options.getattr("aside")?.extract()?;
-        let write: String = options.getattr("write")?.extract()?;
-        let options = Options {
-            staging: lent(options.getattr("staging")?.extract()?)?,
-            journal: lent(options.getattr("journal")?.extract()?)?,
-            aside: &aside,
-            write: match write.as_str() {
-                "auto" => Write::Auto,
-                "replace" => Write::Replace,
-                "inplace" => Write::InPlace,
-                _ => return Err(PyValueError::new_err(format!("no way to write: {write}"))),
-            },
-            direct: options.getattr("direct")?.extract()?,
-            owner: options.getattr("owner")?.extract()?,
-            patient: options.getattr("patient")?.extract()?,
-        };
-        if !syncd_core::path::is_valid(&aside) || aside.is_empty() {
-            return Err(PyValueError::new_err("`aside` is no relative path"));
-        }
+        let given = given(options)?;
+        let options = options_of(&given)?;
         let placed = py.detach(|| {
             place::place(
                 &source, &target, &*rules, &base, &actions, start, stop, &options, &control,
@@ -245,6 +229,41 @@ impl Kernel {
         });
         placed
             .map(|inner| Outcomes { inner })
+            .map_err(|error| raised(py, &error))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn express(
+        &self,
+        py: Python<'_>,
+        paths: (Vec<u8>, Vec<u8>),
+        roots: ((u64, u64), (u64, u64)),
+        rules: &Rules,
+        base: &Base,
+        scope: &Bound<'_, PyAny>,
+        verbs: &Bound<'_, PyAny>,
+        options: &Bound<'_, PyAny>,
+        control: &Control,
+    ) -> PyResult<Option<Outcomes>> {
+        let (rules, base, control) = (rules.excluder(), base.share()?, Arc::clone(&control.inner));
+        let scope = convert::scope_of(scope)?.unwrap_or_default();
+        let verb = |line| place_verb(&verbs.get_item(line)?);
+        let verbs = (verb("agreed")?, verb("changed")?);
+        let given = given(options)?;
+        let options = options_of(&given)?;
+        let done = py.detach(|| {
+            let open = |path: &[u8], wanted| {
+                let root = syncd_core::dirs::Root::open(path).ok()?;
+                ((root.device, root.inode) == wanted).then_some(root)
+            };
+            let (Some(source), Some(target)) = (open(&paths.0, roots.0), open(&paths.1, roots.1))
+            else {
+                return Ok(None);
+            };
+            let roots = (&source, &target);
+            express::express(roots, &*rules, &base, &scope, verbs, &options, &control)
+        });
+        done.map(|done| done.map(|inner| Outcomes { inner }))
             .map_err(|error| raised(py, &error))
     }
 
@@ -309,6 +328,41 @@ impl Kernel {
         py.detach(|| state::note(journal, &note))
             .map_err(|error| raised(py, &error))
     }
+}
+
+/// A verb.
+fn place_verb(value: &Bound<'_, PyAny>) -> PyResult<Verb> {
+    verb_of(value.cast::<PyString>()?.to_str()?)
+}
+
+/// The fields of a `PlaceOptions`.
+type Given = (i32, i32, Vec<u8>, String, bool, Option<(u32, u32)>, bool);
+
+fn given(options: &Bound<'_, PyAny>) -> PyResult<Given> {
+    let given: Given = options.extract()?;
+    if syncd_core::path::is_valid(&given.2) && !given.2.is_empty() {
+        Ok(given)
+    } else {
+        Err(PyValueError::new_err("`aside` is no relative path"))
+    }
+}
+
+fn options_of(given: &Given) -> PyResult<Options<'_>> {
+    let (staging, journal, aside, write, direct, owner, patient) = given;
+    Ok(Options {
+        staging: lent(*staging)?,
+        journal: lent(*journal)?,
+        aside,
+        write: match write.as_str() {
+            "auto" => Write::Auto,
+            "replace" => Write::Replace,
+            "inplace" => Write::InPlace,
+            _ => return Err(PyValueError::new_err(format!("no way to write: {write}"))),
+        },
+        direct: *direct,
+        owner: *owner,
+        patient: *patient,
+    })
 }
 
 fn number(py: Python<'_>, errno: Errno) -> PyResult<Bound<'_, PyAny>> {

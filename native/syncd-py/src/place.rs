@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use syncd_core::actions::Verb;
-use syncd_core::diff::Line;
+use syncd_core::diff::{ALL, LINES};
 use syncd_core::place::Status;
 use syncd_core::{actions, diff, place};
 
@@ -20,19 +20,6 @@ pub struct Diff {
     pub inner: Arc<diff::Diff>,
 }
 
-/// The lines in their order.
-const LINES: [Line; 9] = [
-    Line::Same,
-    Line::Agreed,
-    Line::Changed,
-    Line::Gone,
-    Line::Lost,
-    Line::Edited,
-    Line::Made,
-    Line::Conflict,
-    Line::Unknown,
-];
-
 const STATUSES: [Status; 7] = [
     Status::Done,
     Status::Same,
@@ -43,7 +30,8 @@ const STATUSES: [Status; 7] = [
     Status::Failed,
 ];
 
-fn verb_of(word: &str) -> PyResult<Verb> {
+/// A verb.
+pub fn verb_of(word: &str) -> PyResult<Verb> {
     Ok(match word {
         "leave" => Verb::Leave,
         "record" => Verb::Record,
@@ -56,7 +44,7 @@ fn verb_of(word: &str) -> PyResult<Verb> {
 
 impl Drop for Diff {
     fn drop(&mut self) {
-        let rows: usize = LINES.iter().map(|line| self.inner.items(*line).len()).sum();
+        let rows: usize = ALL.iter().map(|line| self.inner.items(*line).len()).sum();
         if rows > LARGE && Arc::strong_count(&self.inner) == 1 {
             self.inner = Arc::default();
             syncd_core::sys::trim();
@@ -72,7 +60,7 @@ impl Diff {
 
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = PyDict::new(py);
-        for line in LINES {
+        for line in ALL {
             counts.set_item(convert::line(py, line)?, self.inner.count(line))?;
         }
         Ok(counts)
@@ -117,7 +105,7 @@ impl Diff {
     }
 
     fn actions(&self, py: Python<'_>, verbs: &Bound<'_, PyAny>) -> PyResult<Actions> {
-        let mut chosen = [Verb::Leave; LINES.len()];
+        let mut chosen = [Verb::Leave; LINES];
         for pair in verbs.call_method0("items")?.try_iter()? {
             let (line, verb): (String, String) = pair?.extract()?;
             chosen[convert::line_of(&line)? as usize] = verb_of(&verb)?;

@@ -75,6 +75,12 @@ impl Watcher {
         done.map_err(|error| fds::raised(py, &error))
     }
 
+    /// Have the thread empty the queue, or rest.
+    fn attend(&self, py: Python<'_>, on: bool) -> PyResult<()> {
+        let done = self.inner.attend(on);
+        done.map_err(|error| fds::raised(py, &error))
+    }
+
     /// All words so far: a `Hints`. Everything that happened before the call is in it.
     fn read<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let words = py.detach(|| self.inner.read());
@@ -88,10 +94,15 @@ impl Watcher {
 }
 
 fn hints(py: Python<'_>, hints: watch::Hints) -> PyResult<Bound<'_, PyAny>> {
+    static NONE: PyOnceLock<Py<PyFrozenSet>> = PyOnceLock::new();
     static HINTS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let class = HINTS.import(py, "syncd.model.change", "Hints")?;
+    let set = |paths: Vec<_>| match paths.is_empty() {
+        true => NONE.import(py, "syncd.model.change", "NONE").cloned(),
+        false => PyFrozenSet::new(py, paths),
+    };
     let (mut ready, mut waiting) = (Vec::new(), Vec::new());
-    let (mut deep, mut removed) = (Vec::new(), Vec::new());
+    let (mut deep, mut removed, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for (path, word) in &hints.words {
         let path = PyBytes::new(py, path);
         if word.deep {
@@ -100,18 +111,22 @@ fn hints(py: Python<'_>, hints: watch::Hints) -> PyResult<Bound<'_, PyAny>> {
         if word.removed {
             removed.push(path.clone());
         }
+        if word.gone {
+            gone.push(path.clone());
+        }
         if word.ready { &mut ready } else { &mut waiting }.push(path);
     }
     let pair =
         |(old, new): &watch::Move| PyTuple::new(py, [PyBytes::new(py, old), PyBytes::new(py, new)]);
     let moves = hints.moves.iter().map(pair).collect::<PyResult<Vec<_>>>()?;
     class.call1((
-        PyFrozenSet::new(py, ready)?,
-        PyFrozenSet::new(py, waiting)?,
-        PyFrozenSet::new(py, deep)?,
-        PyFrozenSet::new(py, removed)?,
+        set(ready)?,
+        set(waiting)?,
+        set(deep)?,
+        set(removed)?,
         PyTuple::new(py, moves)?,
         hints.locks,
         hints.rescan,
+        set(gone)?,
     ))
 }

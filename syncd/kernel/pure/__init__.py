@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from typing import cast
 
 from syncd.kernel.contract import (
@@ -25,11 +26,13 @@ from syncd.kernel.pure.call import PureOutcomes
 from syncd.kernel.pure.control import PureControl
 from syncd.kernel.pure.diff import PureActions, PureDiff
 from syncd.kernel.pure.digest import digest, hash_many
-from syncd.kernel.pure.place import place
+from syncd.kernel.pure.place import MOST, place
 from syncd.kernel.pure.rules import PureRules
 from syncd.kernel.pure.scan import scan, stat_many
 from syncd.kernel.pure.tree import PureBase, PureTree
+from syncd.model.change import CALM, Line
 from syncd.model.entry import Agreed, Entry
+from syncd.model.plan import Verb
 from syncd.system import libc
 
 
@@ -136,6 +139,36 @@ class PureKernel:
         assert isinstance(base, PureBase)
         assert isinstance(actions, PureActions)
         return place(source, target, rules, base, actions, start, stop, options, control)
+
+    def express(
+        self,
+        paths: tuple[bytes, bytes],
+        roots: tuple[tuple[int, int], tuple[int, int]],
+        rules: Rules,
+        base: Base,
+        scope: Sequence[Look],
+        verbs: Mapping[Line, Verb],
+        options: PlaceOptions,
+        control: Control,
+    ) -> PureOutcomes | None:
+        with ExitStack() as opened:
+            try:
+                source, target = (opened.enter_context(closing(self.open_root(path))) for path in paths)
+                if ((source.device, source.inode), (target.device, target.inode)) != roots:
+                    return None
+                ours = self.scan(source, rules, Side.SOURCE, base, scope, control)
+                theirs = self.scan(target, rules, Side.TARGET, base, ours, control)
+            except OSError:
+                return None
+            ours, theirs = self.digest(base, ours, theirs, (source, target), control)
+            diff = self.diff(base, ours, theirs)
+            told = ours.troubles or ours.others or theirs.troubles or theirs.others
+            if told or ours.scope is None or any(diff.count(line) for line in Line if line not in CALM):
+                return None
+            actions = diff.actions({line: verbs[line] for line in CALM[1:]})
+            if len(actions) > MOST:
+                return None
+            return self.place(source, target, rules, base, actions, 0, MOST, options, control)
 
     def stat_many(self, root: Root, paths: Sequence[bytes], force: bool = False) -> list[Entry | int | None]:
         return stat_many(root, paths, force)

@@ -57,9 +57,10 @@ def put_in_place(call: Call, dir_fd: int, path: bytes, taken: Taken, old: Entry)
                 return None
             # The very file that was judged, whatever has its name by now.
             fd = fds.enter_context(opened(os.open(via_proc(reader), WRITING)))
-            if fingerprint(os.fstat(fd)) != old.seen:
+            state = os.fstat(fd)
+            if fingerprint(state) != old.seen:
                 return None
-            if taken.entry.seen.size > old.seen.size:
+            if taken.entry.seen.size > max(old.seen.size, state.st_blocks * 512):
                 libc.reserve(fd, taken.entry.seen.size)
         except OSError:
             return None

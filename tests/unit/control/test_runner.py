@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from syncd.control.runner import REMEMBERED, Remembered, Runner, _merge
 from syncd.control.status import State, Status
 from syncd.errors import SyncdError, UsageError
-from syncd.model.change import Batch
+from syncd.model.change import Batch, Hints
 from syncd.model.report import CycleReport, Problem
 from syncd.model.settings import Settings
 from syncd.watchers.base import Coverage
@@ -21,7 +22,7 @@ def runner():
     settings = Settings(b"/s", b"/t")
     control = SimpleNamespace(cancelled=False)
     pair = SimpleNamespace(settings=settings, control=control, second_look_due=None, overdue=lambda now: frozenset())
-    watch = SimpleNamespace(watcher=NoWatcher(), coverage=Coverage(0))
+    watch = SimpleNamespace(watcher=NoWatcher(), coverage=Coverage(0), attended=nullcontext)
     return Runner(pair, watch, Status(b"/s", b"/t", "pure", "none", ""), lambda done: None)
 
 
@@ -151,3 +152,15 @@ def test_a_thread_that_cannot_start_says_so_and_ends(runner, monkeypatch):
     runner.run()
     assert isinstance(runner.error, FileNotFoundError)
     assert (told, runner.started.is_set(), runner.status.state) == ([1], True, State.STOPPED)
+
+
+def test_a_name_that_came_and_went_costs_no_cycle(runner):
+    runner.pair.baseline = SimpleNamespace(base={b"known": 1})
+    runner._settle.offer(Hints(waiting=frozenset([b"tmp"])), 0.0)
+    names = frozenset([b"tmp", b"known"])
+    hints = Hints(frozenset([b"f"]), names, frozenset(), names, ((b"tmp", b"f"),), gone=names)
+    left = runner._without_passing(hints)
+    assert (left.ready, left.waiting, left.removed) == ({b"f"}, {b"known"}, {b"known"})
+    assert not runner._settle
+    runner.status = runner.status._replace(problems=(READ,))
+    assert runner._without_passing(hints) == hints, "a problem is not forgotten over it"

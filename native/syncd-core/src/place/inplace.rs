@@ -39,13 +39,14 @@ impl Hand<'_> {
         let reader = reopen(pin.as_fd(), flags).ok()?;
         probe_lease(reader.as_fd()).ok()?; // somebody has it open for writing
         let fd = reopen(pin.as_fd(), flags | OFlags::WRONLY).ok()?;
-        match stat_fd(fd.as_fd()) {
+        let blocks = match stat_fd(fd.as_fd()) {
             Ok(meta) if meta.print != target.print => return Some(Err(Halt::Changed)),
             Ok(meta) if meta.links == 1 && want.owner.is_none_or(|owner| owner == meta.owner()) => {
+                meta.blocks
             }
             _ => return None,
-        }
-        if size > target.print.size {
+        };
+        if size > target.print.size && size > blocks.saturating_mul(512) {
             retry(|| fs::fallocate(&fd, FallocateFlags::KEEP_SIZE, 0, size)).ok()?;
         }
         Some(

@@ -124,10 +124,6 @@ impl<'a> Shop<'a> {
         options: &'a Options<'a>,
         control: &'a Control,
     ) -> Self {
-        let me = (
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        );
         Shop {
             source: source.fd(),
             target: target.fd(),
@@ -138,7 +134,10 @@ impl<'a> Shop<'a> {
             clones: Able::new(),
             copies: Able::new(),
             making: Mutex::default(),
-            me,
+            me: (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
             modes: &actions.modes,
             undone: &actions.undone,
             memory: AtomicU64::new(0),

@@ -30,6 +30,7 @@ const WAITING: Word = Word {
     ready: false,
     deep: false,
     removed: false,
+    gone: false,
 };
 const READY: Word = Word {
     ready: true,
@@ -41,11 +42,12 @@ const DEEP: Word = Word {
 };
 const REMOVED: Word = Word {
     removed: true,
+    gone: true,
     ..WAITING
 };
 const EMPTIED: Word = Word {
-    removed: true,
-    ..DEEP
+    deep: true,
+    ..REMOVED
 };
 
 impl Work<'_> {

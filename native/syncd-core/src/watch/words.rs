@@ -19,6 +19,8 @@ pub struct Word {
     pub deep: bool,
     /// It was removed or moved away, and may be there again.
     pub removed: bool,
+    /// That was the last word.
+    pub gone: bool,
 }
 
 /// An old name and the new one.
@@ -73,6 +75,7 @@ impl Inbox {
         }
         if let Some(known) = state.hints.words.get_mut(path) {
             known.ready = word.ready;
+            known.gone = word.gone;
             known.deep |= word.deep;
             known.removed |= word.removed;
             return;
@@ -139,11 +142,13 @@ mod tests {
         ready: true,
         deep: false,
         removed: false,
+        gone: false,
     };
     const GONE: Word = Word {
         ready: false,
         deep: false,
         removed: true,
+        gone: true,
     };
 
     #[test]
