@@ -11,6 +11,7 @@ table shows the median of these ratios with the lowest and the highest. Exits wi
 from __future__ import annotations
 
 import argparse
+import compileall
 import importlib.util
 import os
 import signal
@@ -173,6 +174,8 @@ def main() -> int:
     asked = arguments()
     if not SYNCD.exists():
         sys.exit(f"{SYNCD} is missing: make setup")
+    # As any installation does: else a start would compile every module anew where PYTHONDONTWRITEBYTECODE is set.
+    compileall.compile_dir(HERE.parent / "syncd", quiet=2)
     effort = QUICK if asked.quick else FULL
     if n := asked.rounds:
         effort = replace(effort, lag=n, burst=n, node=n, scale=n, beside=min(n, effort.beside))

@@ -37,6 +37,7 @@ BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebo
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0  # seconds between tries on a full target, a root or a place that fails
 
 EVERYTHING = Batch(everything=True)
+SOURCES = 5  # descriptors the engine waits for: the watcher has up to three
 
 
 class Flushed(NamedTuple):
@@ -134,7 +135,7 @@ class Runner:
                 epoll.register(mounts, select.EPOLLPRI)
                 while not self._stop:
                     due = self._due()
-                    for fd, _ in epoll.poll(None if due is None else max(0.0, due - time.monotonic())):
+                    for fd, _ in epoll.poll(None if due is None else max(0.0, due - time.monotonic()), SOURCES):
                         if fd == self._wake:
                             self._answer()
                         elif fd == mounts:
