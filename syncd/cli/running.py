@@ -61,7 +61,9 @@ def run(
         show = Show(opened.pair, as_json=as_json, verbose=verbose)
         runner = _runner(opened, once, show)
         _until_end(runner, opened, show, once)
-        clean = True
+        # One that was cut short ends at once instead of flushing what it wrote: the journal knows all of it, and
+        # only after a crash of the machine is everything compared by content.
+        clean = not runner.cut
     finally:
         opened.close(clean=clean)
 

@@ -39,6 +39,7 @@ class Show:
         self.verbose = verbose
         self._told: set[str] = set()
         self._total = (0, 0)
+        self._scanned = (0, 0)  # entries and bytes before the first copy began
         self._view: Any = None
 
     def __enter__(self) -> Self:
@@ -65,8 +66,8 @@ class Show:
     def tick(self) -> None:
         """Show how far the first copy is."""
         if self._view is not None and self.runner is not None and not self.runner.started.is_set():
-            control = self._pair.control
-            self._view.progress(control.entries, control.bytes, *self._total)
+            control, (entries, count) = self._pair.control, self._scanned
+            self._view.progress(control.entries - entries, control.bytes - count, *self._total)
 
     def announce(self, sight: Sight, diff: Diff) -> None:
         """Before anything is written: name the paths (verbose), announce a big first copy, refuse what won't fit."""
@@ -79,6 +80,7 @@ class Show:
 
     def _announce_first(self, sight: Sight, diff: Diff) -> None:
         entries, total = diff.count(Line.CHANGED), diff.bytes(Line.CHANGED)
+        self._scanned = (self._pair.control.entries, self._pair.control.bytes)
         self._total = (entries, total)
         about = os.statvfs(self._pair.settings.target)
         free = about.f_bavail * about.f_frsize

@@ -62,6 +62,7 @@ class Runner:
         self.status = status
         self.announce: Announce | None = None
         self.hurry = True  # False: even a lone save is announced
+        self.cut = False  # a cycle was stopped before its end: there may be much that is not on the disk yet
         self.error: BaseException | None = None
         self.started = threading.Event()  # the first full cycle has ended, or the thread has
         self._on_report = on_report
@@ -279,6 +280,7 @@ class Runner:
 
     def _after(self, done: CycleReport, batch: Batch) -> CycleReport:
         now = time.monotonic()
+        self.cut = self._stop
         if self._busy or done.busy:
             self._after_busy(done, batch, now)
         self._again = done.again if batch.everything else (self._again - batch.paths) | done.again

@@ -72,6 +72,8 @@ def cycle(
             number, sight, checked, applied, full=full, took=now - began,
             lag=now - batch.since if batch.since else None, entries=len(pair.baseline.base),
         )  # fmt: skip
+        if done.in_sync:
+            pair.learn_root(sight.source.get(b""))
         pair.finished(done, roots, batch)
     return done
 

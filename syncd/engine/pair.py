@@ -26,6 +26,7 @@ from syncd.system import mounts
 
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
 EXAMPLES = 10
+NOWHERE = Fingerprint(0, 0, 0, 0, 0)  # nothing is known of that side
 LONE_CYCLES = 16  # of which each journals a few hundred bytes; after so many the journal's size is looked at
 
 Roots = tuple[Root, Root]
@@ -200,7 +201,7 @@ class Pair:
             if known is None or known.digest != digest:
                 other.add(path)
                 if known is not None:
-                    rows.append((path, known._replace(source=Fingerprint(0, 0, 0, 0, 0))))
+                    rows.append((path, known._replace(source=NOWHERE)))
         if rows:
             self.baseline.settle(rows)
         return frozenset(other)
@@ -234,6 +235,16 @@ class Pair:
             (settings.source, settings.target), (source, target), self.rules, self.baseline.base, scope,
             verbs, options, self.control,
         )  # fmt: skip
+
+    def learn_root(self, seen: Entry | None) -> None:
+        """Remember the source root's own times (None: not looked at): they vouch for removals in it. Raises OSError.
+
+        To be called when nothing of the cycle was left undone: what is removed later would count as explained.
+        """
+        row = self.baseline.base.get(b"")
+        if seen is not None and (row is None or row.source != seen.seen):
+            agreed = Agreed(Kind.DIR, seen.seen.mode & 0o7777, seen.seen.mtime_ns, None, None, seen.seen, NOWHERE)
+            self.baseline.settle([(b"", agreed)])
 
     def finished(self, done: CycleReport, roots: Roots | None, batch: Batch) -> None:
         """Remember what the next cycle and the next run need to know. Raises OSError. No roots: after `express`."""

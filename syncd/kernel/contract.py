@@ -450,7 +450,8 @@ class Kernel(Protocol):
         """open_root, scan, digest, diff and place in one call, for a batch in which there is nothing to decide.
 
         None, and no target was touched, if the roots at `paths` cannot be opened or are not those with the (device,
-        inode) of `roots`; if there is any trouble or OTHER in the scope; if a row stands in another line than SAME,
+        inode) of `roots`; if there is any trouble or OTHER in the scope, or the source's root and its times are not those
+        of the row b""; if a row stands in another line than SAME,
         AGREED and CHANGED; or if there are more than 2,000 actions. Raises what `place` raises.
         """
 

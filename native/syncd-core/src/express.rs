@@ -8,7 +8,7 @@ use crate::control::Control;
 use crate::diff::{self, Line, diff};
 use crate::digest::digest;
 use crate::dirs::Root;
-use crate::entry::Side;
+use crate::entry::{Seen, Side};
 use crate::error::Result;
 use crate::exclude::Excluder;
 use crate::place::{Options, Outcomes, SLICE, place};
@@ -62,6 +62,10 @@ fn calm_diff(
     let source = seen(roots.0, Side::Source, Some(scope))?;
     let target = seen(roots.1, Side::Target, source.scope.as_deref())?;
     let (read_source, read_target) = digest(base, &source, &target, roots, control, false);
+    let root = |seen: &Seen| base.root.as_ref().map(|row| row.source()) == Some(seen.print);
+    if !source.root.as_ref().is_none_or(root) {
+        return None; // its times are to be learnt
+    }
     let source = read_source.unwrap_or(source);
     let target = read_target.unwrap_or(target);
     if !is_plain(&source) || !is_plain(&target) {

@@ -163,6 +163,9 @@ class PureKernel:
             ours, theirs = self.digest(base, ours, theirs, (source, target), control)
             diff = self.diff(base, ours, theirs)
             told = ours.troubles or ours.others or theirs.troubles or theirs.others
+            root, known = ours.get(b""), base.get(b"")
+            if root is not None and (known is None or known.source != root.seen):
+                return None
             if told or ours.scope is None or any(diff.count(line) for line in Line if line not in CALM):
                 return None
             actions = diff.actions({line: verbs[line] for line in CALM[1:]})

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from syncd.engine.baseline import Baseline
+from syncd.engine.cycle import cycle
 from syncd.engine.pair import SECOND_LOOK, Pair
 from syncd.engine.plan import plan_mirror
-from syncd.engine.staging import Staging
+from syncd.engine.staging import Staging, open_staging
 from syncd.errors import FirstMeeting
 from syncd.kernel.contract import Look
-from syncd.model.change import Line, Row
+from syncd.model.change import Batch, Line, Row
 from syncd.model.plan import Plan, Verb
 from syncd.model.report import Halt
 from syncd.model.settings import Settings
-from tests.fakes import FakeDiff
+from tests.fakes import FakeDiff, fingerprint
 
 
 @pytest.fixture
@@ -27,7 +28,9 @@ def pair(tmp_path, kernel):
     settings = Settings(os.fsencode(tmp_path / "s"), os.fsencode(tmp_path / "t"))
     baseline = Baseline(kernel, tmp_path / "pair")
     baseline.open({})
-    yield Pair(settings, kernel, baseline, Staging(tmp_path, -1))
+    pair = Pair(settings, kernel, baseline, Staging(tmp_path, -1))
+    yield pair
+    pair.staging.close()
     baseline.close(clean=False)
 
 
@@ -186,3 +189,25 @@ def test_the_states_of_version_control_are_remembered(pair, tmp_path):
         assert one == pair._vcs_state(roots)
         (tmp_path / "s" / ".git" / "index").write_text("22")
         assert pair._vcs_state(roots) != one
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_removals_at_the_top_are_explained_by_the_roots_own_times(pair, tmp_path, told):
+    """Across a restart, or when no word came of them: the guard need not halt."""
+    for number in range(300):
+        (tmp_path / "s" / f"f{number}").write_bytes(b"")
+    target = os.open(tmp_path / "t", os.O_RDONLY | os.O_DIRECTORY)
+    pair.staging = open_staging(tmp_path / "state", tmp_path / "t", target)
+    os.close(target)
+    assert cycle(pair, Batch(everything=True)).put == 300
+    (tmp_path / "s" / "new").write_bytes(b"")
+    assert cycle(pair, Batch(frozenset([b"new"]))).put == 1
+    base = pair.baseline.base
+    assert base.get(b"").source.mtime_ns == (tmp_path / "s").stat().st_mtime_ns
+    if not told:  # the files vanish and nothing shows that anybody removed them
+        pair.baseline.settle([(b"", base.get(b"")._replace(source=fingerprint()))])
+    for number in range(200):
+        (tmp_path / "s" / f"f{number}").unlink()
+    done = cycle(pair, Batch(everything=True))
+    assert (done.halt is None) == told
+    assert done.removed == (200 if told else 0)
