@@ -205,7 +205,7 @@ class PyinotifyWatcher:
             if mask & IGNORED or not directory:
                 words.rescan = True
             elif not self._excluded(directory, is_dir=True):
-                words.say(directory, deep=True, removed=True, gone=True)
+                words.say(directory, deep=True, removed=True)  # another one may stand there by now
         elif name:
             self._hear_name(batch, join(directory, name), mask, cookie)
         elif not directory:

@@ -297,6 +297,20 @@ def test_the_last_word_on_a_path_decides(ear, source):
 
 
 @by_events
+def test_a_directory_made_anew_is_not_gone_when_the_old_one_is_let_go(ear, source):
+    (source / "made").mkdir()
+    ear.take(ear.watcher.drain())
+    held = os.open(source / "made", os.O_RDONLY)
+    (source / "made").rmdir()
+    (source / "made").mkdir()
+    hints = ear.watcher.drain()
+    assert b"made" in hints.waiting & hints.deep & hints.removed
+    assert not hints.gone
+    os.close(held)  # only now the system tells of the old one itself
+    assert not ear.watcher.drain().gone
+
+
+@by_events
 def test_a_moved_directory_is_one_move(ear, source):
     (source / "d").rename(source / "h")
     hints = ear.watcher.drain()

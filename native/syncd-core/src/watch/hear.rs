@@ -40,6 +40,10 @@ const DEEP: Word = Word {
     deep: true,
     ..WAITING
 };
+const ARRIVED: Word = Word {
+    ready: true,
+    ..DEEP
+};
 const REMOVED: Word = Word {
     removed: true,
     gone: true,
@@ -148,7 +152,12 @@ impl Work<'_> {
             if self.known.place.1.is_empty() {
                 self.rescan();
             } else {
-                self.say(&self.known.place.1, EMPTIED);
+                // Another one may stand there by now.
+                let word = Word {
+                    gone: false,
+                    ..EMPTIED
+                };
+                self.say(&self.known.place.1, word);
             }
         }
         self.forget(wd);
@@ -197,7 +206,8 @@ impl Work<'_> {
             if child.is_none() || event.is(MOVED_TO) {
                 self.look(path, event.wd);
             }
-            self.say(path, DEEP);
+            let whole = event.is(MOVED_TO); // one that is made now is filled next
+            self.say(path, if whole { ARRIVED } else { DEEP });
         } else if child.is_some_and(|wd| !self.known.partial.contains(&wd)) {
             self.say(path, WAITING);
         } else {
