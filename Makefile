@@ -69,14 +69,15 @@ check-rust:
 
 test: $(VENV)/.installed ## the whole suite: native and pure kernel, uvloop and asyncio, cargo test
 	@if $(BIN)/python -c 'import syncd._native' 2>/dev/null; then \
-	  echo "== whole suite: native kernel, uvloop"; SYNCD_KERNEL=native $(BIN)/pytest -n $(JOBS) -m "not slow"; \
+	  export SYNCD_KERNEL=native; \
+	  echo "== whole suite: native kernel, uvloop"; $(BIN)/pytest -n $(JOBS) -m "not slow"; \
 	  echo "== tests marked kernel: pure kernel"; SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS) -m "kernel and not slow"; \
 	else \
+	  export SYNCD_KERNEL=pure; \
 	  echo "*** no native kernel in .venv: the whole suite runs on the pure one ***" >&2; \
-	  SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS) -m "not slow"; \
-	fi
-	@echo "== tests marked loop: asyncio"
-	@SYNCD_LOOP=asyncio $(BIN)/pytest -n $(JOBS) -m "loop and not slow"
+	  $(BIN)/pytest -n $(JOBS) -m "not slow"; \
+	fi; \
+	echo "== tests marked loop: asyncio"; SYNCD_LOOP=asyncio $(BIN)/pytest -n $(JOBS) -m "loop and not slow"
 	@if $(HAVE_RUST); then echo "== cargo test"; $(CARGO) test $(MANIFEST) --workspace --exclude syncd-py --quiet; \
 	else echo "*** SKIPPED: cargo test ***" >&2; fi
 
