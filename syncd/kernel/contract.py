@@ -343,8 +343,8 @@ class Kernel(Protocol):
         """Read the files whose doubt matters to the table, and return the trees with their digests.
 
         A target file in doubt is read unless its size already tells it from both others; a source
-        file in doubt only if a target file in doubt (or unlike the baseline) of the same size stands
-        there. `exact` reads also the other source files in doubt whose size equals the baseline's,
+        file in doubt only if the target's is in doubt, missing or unlike the baseline and its own size is the
+        target's or the baseline's. `exact` reads also the other source files in doubt whose size equals the baseline's,
         so that `diff` never calls a touched file changed. What cannot be read becomes trouble
         ("read") and so unknown. A file that changes while it is read keeps no digest.
         """

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import xxhash
 
+from syncd.model.change import Line
+from tests import trees
 from tests.conformance.conftest import Make
 from tests.trees import F1, F2, Fifo, Link, build
 
@@ -74,6 +76,7 @@ def both(*steps: Any) -> Any:
         (touch("target"), False, (True, True)),
         (write("target", b"longer"), False, (True, False)),  # its size tells it from both
         (both(touch("source"), touch("target")), False, (True, True)),
+        (both(touch("source"), write("target", b"longer")), False, (True, False)),  # edited, or a conflict?
         (both(write("source", b"longer"), touch("target")), False, (False, True)),
         (both(write("source", b"longer"), write("target", b"l0nger")), False, (True, True)),
         (both(write("source", b"longer"), write("target", b"unlike all")), False, (False, False)),
@@ -84,6 +87,26 @@ def test_only_doubt_that_matters_is_read(scene: Make, do: Any, exact: bool, read
     made.cycle()
     do(made)
     assert digests(made, exact) == read
+
+
+@pytest.mark.parametrize(
+    ("do", "line"),
+    [
+        (lambda path: path.write_bytes(b"longer"), Line.EDITED),
+        (lambda path: path.write_bytes(b""), Line.EDITED),
+        (lambda path: path.unlink(), Line.LOST),
+        (lambda path: (path.unlink(), path.mkdir()), Line.EDITED),
+    ],
+)
+def test_a_touched_source_is_no_conflict(scene: Make, do: Any, line: Line) -> None:
+    made = scene({"f": F1})
+    made.cycle()
+    touch("source")(made)
+    do(made.target / "f")
+    assert made.lines(made.look()) == {line: [b"f"]}
+    before = trees.read(made.target)
+    made.cycle()
+    assert trees.read(made.target) == before
 
 
 def test_a_first_meeting_reads_files_of_equal_size_only(scene: Make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import time
@@ -119,6 +120,17 @@ def test_killed_at_each_step(tmp_path: Path, step: str) -> None:
         scene.check()
 
 
+INTENTS = 10_000  # bytes: fewer than the intents of a batch take, more than the notes of a start
+
+
+def size_of_journals(home: Path) -> int:
+    total = 0
+    for path in home.glob("state/syncd/*/journal.*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_at_random_moments(tmp_path: Path) -> None:
@@ -128,25 +140,35 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     kills = opened = 0
     choose = random.Random(60)
     began = time.monotonic()
-    scene.edit(0.6)
-    scene.check()
-    longest = time.monotonic() - began
+    assert scene.sync().returncode == 0
+    startup = time.monotonic() - began
+    batch = 0.02  # seconds for which intents are open, as far as the kills have shown
     for _ in range(600):
         if kills >= 200 and opened >= 150:
             break
         scene.edit(0.6)
-        delay = choose.uniform(0.1, 0.9) * longest
+        before = size_of_journals(scene.home)
         process = subprocess.Popen(
             [*SYNCD, "sync", str(scene.source), str(scene.target)],
             env=scene.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        anywhere = choose.random() < 0.15
+        if anywhere:
+            delay = choose.uniform(0.1, 1.2) * startup
+        else:
+            while process.poll() is None and size_of_journals(scene.home) < before + INTENTS:
+                pass
+            delay = choose.uniform(0.0, 1.0) * batch
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             kills += 1
-            opened += intent_is_open(scene.home)
+            is_open = intent_is_open(scene.home)
+            opened += is_open
+            if not anywhere:
+                batch *= 1.1 if is_open else 0.7
         scene.check()
     assert kills >= 200
     assert opened >= 150

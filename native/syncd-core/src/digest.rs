@@ -168,11 +168,11 @@ impl Wanted<'_> {
             }
         }
         if doubtful(source) {
-            let touched = self.exact && size(source) == base.map(|row| row.source().size);
+            let touched = size(source) == base.map(|row| row.source().size);
             let drifted = target.is_none_or(|target| {
                 target.digest.is_none() || base.and_then(Agreed::digest) != target.digest
             });
-            if touched || drifted && size(source) == size(target) {
+            if touched && (self.exact || drifted) || drifted && size(source) == size(target) {
                 self.want(path, Side::Source, source);
             }
         }

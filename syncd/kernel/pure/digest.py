@@ -58,8 +58,8 @@ def wanted_paths(
         if in_doubt(entry) and source.knows(path) and target.knows(path):
             there, agreed = target.get(path), base.get(path)
             drifted = there is None or there.digest is None or agreed is None or there.digest != agreed.digest
-            touched = exact and entry.seen.size == agreed_size(agreed, Side.SOURCE)
-            if touched or (drifted and entry.seen.size == size(there)):
+            touched = entry.seen.size == agreed_size(agreed, Side.SOURCE)
+            if (touched and (exact or drifted)) or (drifted and entry.seen.size == size(there)):
                 from_source.append((path, entry.seen))
     return from_source, from_target
 
