@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -38,8 +40,14 @@ class Scene:
         self.containers: dict[str, bytes] = {}  # what the container made; must survive under its name
         self.edits: set[bytes] = set()  # what the container wrote over mirrored files; must survive somewhere
         self.round = 0
+        self.fill(files)
+
+    def fill(self, files: int) -> None:
+        """Make again what is missing of so many files, unless something else stands in its place."""
         for number in range(files):
-            self.write(self.source / f"d{number % 17}" / f"f{number}", self.body())
+            path = self.source / f"d{number % 17}" / f"f{number}"
+            if not os.path.lexists(path):
+                self.write(path, self.body())
 
     def body(self) -> bytes:
         size = self.random.choice((0, 10, 3000, 9000, 200_000))
@@ -120,7 +128,7 @@ def test_killed_at_each_step(tmp_path: Path, step: str) -> None:
         scene.check()
 
 
-INTENTS = 10_000  # bytes: fewer than the intents of a batch take, more than the notes of a start
+INTENTS = 2_000  # bytes: fewer than the intents of a batch take, more than the notes of a start
 
 
 def size_of_journals(home: Path) -> int:
@@ -147,6 +155,11 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         if kills >= 200 and opened >= 150:
             break
         scene.edit(0.6)
+        for path in [path for path in scene.source.rglob("f*") if path.is_symlink()]:
+            path.unlink()
+        for path in [path for path in scene.source.rglob("f*") if path.is_dir()]:
+            shutil.rmtree(path)
+        scene.fill(600)
         before = size_of_journals(scene.home)
         process = subprocess.Popen(
             [*SYNCD, "sync", str(scene.source), str(scene.target)],
