@@ -413,7 +413,8 @@ class Kernel(Protocol):
         unchanged, old and new size at most 128 KiB (auto only), read-lease probe passed; growth beyond its blocks is reserved by
         fallocate first (the size stays); shrinking (auto only) or a failed reservation goes beside. A short write is
         finished beside at once, else FAILED with "torn". Otherwise beside: `new-N` written in staging with mode, owner and mtime; an old file linked to `old-N`;
-        plain rename over; `old-N` compared with what was expected: the same is unlinked, another is moved aside.
+        plain rename over; `old-N` compared with what was expected: the same is unlinked, unless somebody holds it open
+        for writing (read-lease probe); another, or that one, is moved aside.
         A kind change renames the old entry (a whole subtree) to `aside`, makes the new one, then drops from there what the
         baseline has and nobody changed; what is left stays aside. If an overlay lies at or below, nothing
         is done: FAILED, EBUSY, "overlay".

@@ -765,3 +765,27 @@ def test_a_verb_for_a_line_is_all_that_place_knows(scene: Make) -> None:
     made.cycle(verbs={Line.EDITED: Verb.REPLACE})
     assert made.same_content()
     assert made.kept() == [F2]
+
+
+@pytest.mark.parametrize("size", [3, 10_000, 300_000])
+@pytest.mark.parametrize("write", ["auto", "replace", "inplace"])
+def test_what_is_written_through_a_held_descriptor_is_kept(scene: Make, write: str, size: int) -> None:
+    """A log that a container holds open, say: its file has no name any more, and is not dropped."""
+    made = scene({"log": b"x" * size})
+    made.cycle()
+    with open(made.target / "log", "ab", buffering=0) as held:
+        (made.source / "log").write_bytes(b"other")
+        outcomes = made.cycle(write=write)
+        held.write(b"MARK")
+    assert (made.target / "log").read_bytes() == b"other"
+    assert [path for path, _ in outcomes.aside] == [b"log"]
+    assert made.kept() == [b"x" * size + b"MARK"]
+
+
+def test_a_reader_holds_nothing_back(scene: Make) -> None:
+    made = scene({"f": b"longer than the next"})
+    made.cycle()
+    with open(made.target / "f", "rb"):
+        (made.source / "f").write_bytes(b"short")
+        assert made.cycle().aside == []
+    assert made.quiet()

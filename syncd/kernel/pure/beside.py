@@ -18,6 +18,7 @@ from syncd.kernel.pure.files import (
     mirrored,
     open_file,
     opened,
+    probe,
     via_proc,
     write_all,
 )
@@ -139,6 +140,15 @@ def give_name(call: Call, dir_fd: int, path: bytes, fresh: Fresh, old: Entry | N
     return now if alike(written, now) else UNSURE
 
 
+def is_written(dir_fd: int, at: bytes) -> bool:
+    """Whether somebody holds a file open for writing: what is written there later must not vanish with it."""
+    try:
+        with opened(open_file(dir_fd, at)) as fd:
+            return probe(fd) == errno.EAGAIN
+    except OSError:
+        return False  # no file, or one that may not be read
+
+
 def raise_but_exdev(error: OSError) -> None:
     if error.errno == errno.EXDEV:
         raise error
@@ -203,9 +213,9 @@ def move_old(call: Call, dir_fd: int, path: bytes, fresh: Fresh, prefix: bytes, 
 
 
 def finish_old(call: Call, dir_fd: int, path: bytes, kept_fd: int, kept: bytes, old: Entry) -> None:
-    """Drop the old entry if it is what it was, else set it aside; if that fails it gets its name back."""
+    """Drop the old entry if it is what it was and will stay so, else set it aside; if that fails it gets its name back."""
     with failing("write"):
-        if alike(look(kept_fd, kept)[0].seen, old.seen):
+        if alike(look(kept_fd, kept)[0].seen, old.seen) and not is_written(kept_fd, kept):
             os.unlink(kept, dir_fd=kept_fd)
             return
     try:

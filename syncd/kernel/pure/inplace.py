@@ -71,7 +71,9 @@ def put_in_place(call: Call, dir_fd: int, path: bytes, taken: Taken, old: Entry)
                 os.ftruncate(fd, taken.entry.seen.size)
             os.utime(fd, ns=(os.fstat(fd).st_atime_ns, taken.entry.seen.mtime_ns))
         except OSError as error:
-            return finish_torn(call, dir_fd, path, taken, os.fstat(fd), error)
+            torn = os.fstat(fd)
+            fds.close()  # or it would look as if somebody else held the file open
+            return finish_torn(call, dir_fd, path, taken, torn, error)
         return holds(reader, taken)
 
 

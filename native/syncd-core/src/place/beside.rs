@@ -12,9 +12,10 @@ use super::shop::{CREATE, Halt, Hand, Placed, failed, new_name};
 use super::take::{Load, Taken, copy_file, is_sparse, write_content};
 use crate::control::Control;
 use crate::dirs::{retry, stat_at, stat_fd};
-use crate::entry::{Fingerprint, Meta, Side};
+use crate::entry::{Fingerprint, Kind, Meta, Side};
 use crate::error::stops_slice;
-use crate::read::{Unread, hash};
+use crate::read::{Unread, hash, reopen};
+use crate::sys::probe_lease;
 
 /// Where an entry goes.
 #[derive(Clone, Copy)]
@@ -384,7 +385,7 @@ impl Hand<'_> {
         }
         crash::pass("publish-renamed");
         let meta = fresh.meta(spot)?;
-        if stat_at(bench.dir, &old, false).is_ok_and(|was| was.print.same_but_ctime(expected)) {
+        if stays(bench.dir, &old, expected) {
             let _ = fs::unlinkat(bench.dir, old.as_slice(), AtFlags::empty());
             return Ok(meta);
         }
@@ -433,7 +434,12 @@ impl Hand<'_> {
         match put {
             Ok(()) => {
                 crash::pass("publish-renamed");
-                let _ = fs::unlinkat(bench.dir, old.as_slice(), AtFlags::empty());
+                if stays(bench.dir, &old, expected) {
+                    let _ = fs::unlinkat(bench.dir, old.as_slice(), AtFlags::empty());
+                } else {
+                    let slot = self.shop.set_aside(bench.dir, &old, spot.path)?;
+                    self.shop.keep(spot.path, &slot.shown);
+                }
                 Ok(fresh.meta(spot)?)
             }
             Err(miss) => {
@@ -453,6 +459,26 @@ impl Fresh<'_> {
         if !keep {
             self.discard();
         }
+    }
+}
+
+/// Whether the entry at a name is the one that was expected and will stay so: nobody holds it open for writing. What
+/// is written there later must not vanish with it.
+fn stays(dir: BorrowedFd<'_>, name: &[u8], expected: &Fingerprint) -> bool {
+    let through = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(pin) = retry(|| fs::openat(dir, name, through, Mode::empty())) else {
+        return false;
+    };
+    let Ok(meta) = stat_fd(pin.as_fd()) else {
+        return false;
+    };
+    if !meta.print.same_but_ctime(expected) || meta.kind() != Kind::File {
+        return meta.print.same_but_ctime(expected);
+    }
+    let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    match reopen(pin.as_fd(), flags) {
+        Ok(fd) => probe_lease(fd.as_fd()) != Err(Errno::AGAIN),
+        Err(_) => true, // it may not be read
     }
 }
 

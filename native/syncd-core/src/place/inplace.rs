@@ -1,6 +1,6 @@
 //! In place: new content written into the old file, where nobody can see it torn.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::{self, Errno};
@@ -52,7 +52,7 @@ impl Hand<'_> {
         Some(
             match self.overwrite(fd.as_fd(), target.print.size, taken, want) {
                 Ok(meta) => Ok(self.holding(reader.as_fd(), meta, taken)),
-                Err(errno) => self.mend(spot, fd.as_fd(), taken, want, errno),
+                Err(errno) => self.mend(spot, fd, taken, want, errno),
             },
         )
     }
@@ -132,12 +132,14 @@ impl Hand<'_> {
     fn mend(
         &mut self,
         spot: Spot<'_>,
-        fd: BorrowedFd<'_>,
+        fd: OwnedFd,
         taken: &Taken,
         want: &Want,
         errno: Errno,
     ) -> Placed<Meta> {
-        let mended = match stat_fd(fd) {
+        let torn = stat_fd(fd.as_fd());
+        drop(fd); // or it would look as if somebody else held the file open
+        let mended = match torn {
             Ok(meta) => self.put_over(spot, &meta.print, taken, want),
             Err(errno) => Err(failed("stat")(errno)),
         };
