@@ -65,6 +65,8 @@ def command(
             click.echo(f"set aside  {display(path)}  ({kept})")
         for problem in done.problems:
             click.echo(f"problem  {problem}", err=True)
+    if not (done.paths or done.aside or done.problems) and not as_json:
+        click.echo(f"nothing to pull at {', '.join(display(path) or '.' for path in named)}", err=True)
     if done.problems:
         raise NotInSync(f"{len(done.problems)} entries could not be pulled")
 

@@ -152,6 +152,9 @@ def _asked_running(settings: Settings, as_json: bool) -> bool:
         write_json(done)
     else:
         click.echo(f"the running watch did a full cycle: {done['put']} put, {done['removed']} removed", file=sys.stderr)
+    own = Settings(settings.source, settings.target, watcher=settings.watcher)
+    if settings != own:
+        click.echo("syncd: the watch did it with its own options, not with those given here", err=True)
     if done["halt"]:
         raise Halted(f"halted: {done['halt']['reason']}")
     if not done["in_sync"] or done["problems"]:

@@ -24,6 +24,7 @@ from syncd.system.boot import boot_id
 from syncd.system.dirs import make_pair_dir, state_home
 from syncd.system.locks import TargetLock, live_targets
 from syncd.system.mounts import unique_mount_id
+from syncd.system.statx import identity
 
 NOWHERE = Fingerprint(0, 0, 0, 0, 0)  # equal to no entry: the content decides
 
@@ -132,13 +133,13 @@ def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[s
     target_fd = os.open(settings.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         staging = open_staging(state, Path(os.fsdecode(settings.target)), target_fd)
-        inode = os.fstat(target_fd).st_ino
+        target = identity(target_fd)
     finally:
         os.close(target_fd)
     baseline = None
     try:
         baseline = Baseline(kernel, state)
-        if baseline.notes.get("target", inode) != inode:
+        if baseline.notes.get("target", target) != target:
             notes.append("the target is another directory than the one mirrored before: a first meeting")
             baseline.forget()
         pair = Pair(settings, kernel, baseline, staging)
@@ -148,7 +149,11 @@ def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[s
         if not baseline.whole:
             notes.append("the baseline was damaged: everything is compared by content, nothing is removed")
         baseline.open(_run(settings.target))
-        baseline.note(target=inode)
+        baseline.note(target=target)
+        source = identity(settings.source)
+        if baseline.notes.get("source", source) != source:
+            notes.append("the source is another directory than the one mirrored before")
+            pair.expect_another_source()
         opened = Opened(pair, lock, state, notes)
         _finish_intents(pair, notes)
         if not pair.trusted and baseline.whole:

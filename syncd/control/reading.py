@@ -5,9 +5,11 @@ Works beside a running watch: a baseline is read as it stands on disk.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from syncd.engine.baseline import Baseline
@@ -47,14 +49,13 @@ def read(settings: Settings, kernel: Kernel, state: Path, *, by_content: bool = 
 
 @contextmanager
 def _roots(settings: Settings, kernel: Kernel) -> Iterator[tuple[Root, Root]]:
-    opened: list[Root] = []
-    try:
+    with ExitStack() as opened:
+        roots = []
         for name, path in (("SOURCE", settings.source), ("TARGET", settings.target)):
+            if name == "TARGET" and not os.path.lexists(path):
+                path = os.fsencode(opened.enter_context(TemporaryDirectory(prefix="syncd-")))  # as good as empty
             try:
-                opened.append(kernel.open_root(path))
+                roots.append(opened.enter_context(closing(kernel.open_root(path))))
             except OSError as error:
                 raise SyncdError(f"{name} {display(path)} cannot be opened: {error.strerror}") from None
-        yield opened[0], opened[1]
-    finally:
-        for root in opened:
-            root.close()
+        yield roots[0], roots[1]

@@ -63,7 +63,7 @@ class Status(NamedTuple):
             "source": path_fields(self.source),
             "target": path_fields(self.target),
             "state": str(self.state),
-            "in_sync": self.state is State.IN_SYNC,
+            "in_sync": self.state is State.IN_SYNC and not self.problems,
             "pid": self.pid,
             "kernel": self.kernel,
             "watcher": self.watcher,
@@ -88,7 +88,8 @@ class Status(NamedTuple):
 
     def line(self) -> str:
         """One line for a person."""
-        parts = [f"{self.state}", f"{self.entries} entries"]
+        state = "not all in sync" if self.state is State.IN_SYNC and self.problems else f"{self.state}"
+        parts = [state, f"{self.entries} entries"]
         if self.last is not None:
             parts.append(f"last batch {self.last.put} put, {self.last.removed} removed")
         if (p50 := self.percentile(0.5)) is not None and (p95 := self.percentile(0.95)) is not None:

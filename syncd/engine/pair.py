@@ -23,6 +23,7 @@ from syncd.model.plan import Plan, Verb
 from syncd.model.report import CycleReport, Halt
 from syncd.model.settings import Settings
 from syncd.system import mounts
+from syncd.system.statx import identity
 
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
 EXAMPLES = 10
@@ -46,8 +47,10 @@ class Pair:
         self.number = 0
         self.trusted = True  # whether fingerprints of the target are believed
         self.replaced = False  # the source root is another directory than the one first seen
+        self._another = False  # … than the one of the last run
         self.lying = _lies(settings.source)
         self._seen: list[tuple[int, int] | None] = [None, None]
+        self._identity: list[int] | None = None  # of the source, as far as it is noted
         self.hear: Callable[[], frozenset[bytes]] = frozenset  # removals that were told and not taken yet
         self._absent: dict[bytes, float] = {}
         self._vouched: set[bytes] = set()  # those of them whose removal was explained at the first look
@@ -77,8 +80,14 @@ class Pair:
             self._seen = [source, target]
         if target != self._seen[1]:
             return Halt("the target is another directory than before; start syncd anew if that is meant")
-        self.replaced = source != self._seen[0]
+        self.replaced = source != self._seen[0] or self._another
         return None
+
+    def expect_another_source(self) -> None:
+        """The source root is another directory than in the last run: its times vouch for nothing. Raises OSError."""
+        self._another = True
+        if row := self.baseline.base.get(b""):
+            self.baseline.settle([(b"", row._replace(source=NOWHERE))])
 
     def moved(self, roots: Roots) -> Halt | None:
         """A last look before anything is written: do both paths still lead to these roots?"""
@@ -101,7 +110,7 @@ class Pair:
         if diff.unexplained and (told := self.hear() - removed):  # removed while this cycle looked
             removed |= told
             diff = self.kernel.diff(base, sight.source, sight.target, removed)
-        if diff.unexplained and self._vcs_state(roots) != self.baseline.notes.get("vcs"):
+        if diff.unexplained and not self.replaced and self._vcs_state(roots) != self.baseline.notes.get("vcs"):
             diff = self.kernel.diff(base, sight.source, sight.target, removed, True)
         return diff
 
@@ -194,10 +203,13 @@ class Pair:
             if isinstance(roots, Halt):
                 return frozenset()
             digests = self.kernel.hash_many(roots[0], paths, self.control)
+            states = self.kernel.stat_many(roots[0], paths)
         other: set[bytes] = set()
         rows: list[tuple[bytes, Agreed | None]] = []
-        for path, digest in zip(paths, digests, strict=True):
+        for path, digest, state in zip(paths, digests, states, strict=True):
             known = self.baseline.base.get(path)
+            if isinstance(state, Entry) and known is not None and state.seen != known.source:
+                other.add(path)  # its mode or time, say, by another of its names
             if known is None or known.digest != digest:
                 other.add(path)
                 if known is not None:
@@ -258,7 +270,10 @@ class Pair:
             self.trusted = True
         if self.replaced and roots is not None:
             self._seen[0] = (roots[0].device, roots[0].inode)
-            self.replaced = False
+            self.replaced = self._another = False
+        if roots is not None and batch.everything and (source := identity(self.settings.source)) != self._identity:
+            self._identity = source
+            self.baseline.note(source=source)
         if (done.number % LONE_CYCLES == 0 or roots is not None) and self.baseline.checkpoint_due:
             self.baseline.checkpoint()
 

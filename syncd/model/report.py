@@ -77,7 +77,7 @@ class CycleReport(NamedTuple):
 
     @property
     def in_sync(self) -> bool:
-        """Whether the target holds what the source held (drift and problems apart)."""
+        """Whether nothing has to be done once more. What `problems` names may still be missing."""
         return not (self.halt or self.stopped or self.busy or self.again)
 
     def as_json(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class CycleReport(NamedTuple):
             "recorded": self.recorded,
             "bytes": self.written,
             "entries": self.entries,
-            "in_sync": self.in_sync,
+            "in_sync": self.in_sync and not self.problems,
             "problems": [
                 path_fields(p.path) | {"errno": p.errno, "op": p.op, "side": p.side, "text": str(p)}
                 for p in self.problems

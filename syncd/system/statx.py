@@ -16,6 +16,7 @@ AT_EMPTY_PATH = 0x1000
 AT_FORCE_SYNC = 0x2000
 
 BASIC_STATS = 0x7FF
+BTIME = 0x800
 MNT_ID = 0x1000  # since 5.8: the id of mountinfo, used again after an umount
 MNT_ID_UNIQUE = 0x4000  # since 6.8: never used twice in one boot
 
@@ -63,6 +64,7 @@ class Statx(NamedTuple):
     ctime_ns: int
     device: int
     mount: int
+    btime_ns: int  # when it was made
 
     @property
     def is_regular(self) -> bool:
@@ -110,4 +112,19 @@ def statx(
         buffer.ctime.sec * 1_000_000_000 + buffer.ctime.nsec,
         os.makedev(buffer.dev_major, buffer.dev_minor),
         buffer.mnt_id,
+        buffer.btime.sec * 1_000_000_000 + buffer.btime.nsec,
     )
+
+
+def identity(path: bytes | int) -> list[int]:
+    """Inode and time of making of a directory (a link at `path` is followed), to know it again in another run.
+
+    The time tells it from one that was given the inode of a removed one, or is the root of another filesystem;
+    it is 0 where the filesystem keeps none. Raises OSError.
+    """
+    inode = os.stat(path).st_ino
+    try:
+        seen = statx(path, 0, BTIME)
+    except OSError:
+        return [inode, 0]
+    return [inode, seen.btime_ns if seen.mask & BTIME else 0]
