@@ -185,8 +185,10 @@ class Runner:
         if hints.gone:
             hints = self._without_passing(hints)
         self._settle.offer(hints, now)
-        self._hinted.note(hints.ready)
-        self._hinted.note(hints.waiting)
+        if hints.ready:
+            self._hinted.note(hints.ready)
+        if hints.waiting:
+            self._hinted.note(hints.waiting)
 
     def _with_moves(self, hints: Hints) -> Hints:
         """A large file that may have been moved waits for the word on its old name, to be looked at together."""
@@ -445,7 +447,7 @@ class Remembered:
 
     def note(self, paths: frozenset[bytes]) -> None:
         """They are named now."""
-        if 0 < len(paths) <= FEW:
+        if len(paths) <= FEW:
             self._named.append((time.time(), paths))
 
     def last(self, path: bytes) -> float | None:

@@ -47,9 +47,8 @@ class Staging:
         day, second = divmod(int(now), 86_400)
         if day != self._day:
             self._day, self._date = day, time.strftime("%Y%m%d", time.gmtime(now))
-        return b"%s/%sT%02d%02d%02dZ-%d" % (
-            CONFLICTS.encode(), self._date.encode(), second // 3600, second // 60 % 60, second % 60, cycle,
-        )  # fmt: skip
+        hour, second = divmod(second, 3600)
+        return f"{CONFLICTS}/{self._date}T{hour:02}{second // 60:02}{second % 60:02}Z-{cycle}".encode()
 
 
 def places(state: Path, target: Path) -> tuple[Path, ...]:
