@@ -31,11 +31,9 @@ def command(settings: Settings, source: bytes, target: bytes | None, as_json: bo
     source, target, state = find_pair(source, target)
     settings = resolve(source, target, settings, create=False)
     reading = read(settings, load(), state)
-    aside = [
-        (place, batch, path)
-        for place in places(state, Path(os.fsdecode(settings.target)))
-        for batch, path in kept(place)
-    ]
+    where = [*places(state, Path(os.fsdecode(settings.target)))]
+    where += places(state / "pull", Path(os.fsdecode(settings.source)))  # what the source held before a `pull`
+    aside = [(place, batch, path) for place in where for batch, path in kept(place)]
     if as_json:
         rows = [path_fields(row.path) | {"line": str(line)} for line in DRIFT for row in reading.diff.rows(line)]
         listed = [path_fields(path) | {"batch": batch, "below": str(place)} for place, batch, path in aside]

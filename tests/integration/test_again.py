@@ -116,3 +116,16 @@ def test_a_watch_that_syncs_for_another_command_says_that_it_uses_its_own_option
             done = watch.run("sync", *options)
             assert done.returncode == 0
             assert ("own options" in done.stderr) == told
+
+
+def test_what_a_pull_set_aside_is_listed(place: Place) -> None:
+    assert sync(place)[0] == 0
+    (place.target / "a.txt").write_text("theirs")
+    env = environment(place.home)
+    pulled = run("pull", str(place.source), str(place.target), "a.txt", env=env)
+    assert pulled.returncode == 0, pulled.stderr
+    assert (place.source / "a.txt").read_text() == "theirs"
+    listed = run("drift", str(place.source), str(place.target), env=env)
+    assert "set aside  a.txt" in listed.stdout
+    kept = Path(listed.stdout.split("(")[1].split(")")[0]) / "a.txt"
+    assert kept.read_text() == "a"
