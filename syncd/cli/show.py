@@ -89,8 +89,9 @@ class Show:
         text = f"first copy: {entries} entries, {size(total)}; {size(free)} free on the target's filesystem"
         listed = "\n".join(f"  {size(count):>10}  --ignore '/{name}/'" for name, count in largest(sight))
         if total > free:
-            raise Refused(f"{text}: it does not fit. Nothing was copied. The largest directories:\n{listed}")
-        self.say(f"{text}. The largest directories, and what leaves them out:\n{listed}")
+            largest_too = f" The largest directories:\n{listed}" if listed else ""
+            raise Refused(f"{text}: it does not fit. Nothing was copied.{largest_too}")
+        self.say(f"{text}. The largest directories, and what leaves them out:\n{listed}" if listed else text)
 
     def cycle(self, done: CycleReport) -> None:
         """Show one cycle."""
