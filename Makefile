@@ -72,6 +72,8 @@ test: $(VENV)/.installed ## the whole suite: native and pure kernel, uvloop and 
 	  export SYNCD_KERNEL=native; \
 	  echo "== whole suite: native kernel, uvloop"; $(BIN)/pytest -n $(JOBS) -m "not slow"; \
 	  echo "== tests marked kernel: pure kernel"; SYNCD_KERNEL=pure $(BIN)/pytest -n $(JOBS) -m "kernel and not slow"; \
+	elif $(HAVE_RUST); then \
+	  echo "*** Rust is here, but the native kernel cannot be imported: make clean setup ***" >&2; exit 1; \
 	else \
 	  export SYNCD_KERNEL=pure; \
 	  echo "*** no native kernel in .venv: the whole suite runs on the pure one ***" >&2; \

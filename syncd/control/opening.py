@@ -11,12 +11,12 @@ from pathlib import Path
 from syncd.engine.baseline import Baseline
 from syncd.engine.cycle import cycle
 from syncd.engine.moves import finish_move
-from syncd.engine.pair import Pair
+from syncd.engine.pair import NOWHERE, Pair
 from syncd.engine.staging import CONFLICTS, open_staging, sweep
 from syncd.errors import Refused, UsageError
 from syncd.kernel.contract import Intent, Kernel
 from syncd.model.change import Batch
-from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
+from syncd.model.entry import Agreed, Entry, Kind
 from syncd.model.path import display, is_within
 from syncd.model.report import Halt
 from syncd.model.settings import Settings
@@ -25,8 +25,6 @@ from syncd.system.dirs import make_pair_dir, state_home
 from syncd.system.locks import TargetLock, live_targets
 from syncd.system.mounts import unique_mount_id
 from syncd.system.statx import identity
-
-NOWHERE = Fingerprint(0, 0, 0, 0, 0)  # equal to no entry: the content decides
 
 
 @dataclass(slots=True)

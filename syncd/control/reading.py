@@ -21,6 +21,7 @@ from syncd.kernel.contract import Base, Diff, Kernel, Root, Rules
 from syncd.model.path import display
 from syncd.model.plan import Plan
 from syncd.model.settings import Settings
+from syncd.system.statx import identity
 
 
 class Reading(NamedTuple):
@@ -40,7 +41,9 @@ def read(settings: Settings, kernel: Kernel, state: Path, *, by_content: bool = 
     """
     baseline = Baseline(kernel, state, reading=True)
     rules = compile_rules(kernel, settings)
-    base = kernel.empty_base() if by_content else baseline.base
+    here = identity(settings.target) if os.path.lexists(settings.target) else None
+    another = baseline.notes.get("target", here) != here  # a cycle would begin anew with it
+    base = kernel.empty_base() if by_content or another else baseline.base
     with _roots(settings, kernel) as roots:
         sight = scan(kernel, roots, rules, base, None, kernel.control(), exact=True)
     diff = kernel.diff(base, sight.source, sight.target)

@@ -327,15 +327,13 @@ class Runner:
         elif self._settle:
             state = State.SETTLING
         now = time.time()
-        self.status = Status(
-            old.source, old.target, old.kernel, old.watcher, old.watcher_reason,
-            self.watch.watcher.bound, self.watch.coverage.watched, state, done.number, done, now, self._lags,
-            done.entries or old.entries,
-            done.problems if done.full or not old.problems else _merge(old.problems, done, batch),
-            tuple(self._busy),
-            done.drift if done.full else old.drift, now if done.full else old.drift_at,
-            len(done.others) if done.full else old.others,
-            done.halt, old.held_by, old.notes, old.pid,
+        problems = done.problems if done.full or not old.problems else _merge(old.problems, done, batch)
+        self._show(
+            state=state, cycles=done.number, last=done, last_at=now, lags=self._lags,
+            entries=done.entries or old.entries, problems=problems, busy=tuple(self._busy),
+            drift=done.drift if done.full else old.drift, drift_at=now if done.full else old.drift_at,
+            others=len(done.others) if done.full else old.others, halt=done.halt,
+            bound=self.watch.watcher.bound, watched=self.watch.coverage.watched,
         )  # fmt: skip
         self._on_report(done)
 

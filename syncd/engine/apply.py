@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from syncd.engine.baseline import Baseline
 from syncd.kernel.contract import Actions, Control, Diff, Kernel, Outcomes, PlaceOptions, Root, Rules, Status, Trouble
 from syncd.model.change import Line
@@ -11,24 +13,22 @@ SLICE = 2000
 SMOOTH = frozenset((Status.DONE, Status.SAME))
 
 
+@dataclass(slots=True)
 class Applied:
     """What all slices of one cycle came to."""
 
-    __slots__ = (
-        "again", "aside", "busy", "done", "dropped", "kept", "puts", "removed", "same", "stopped", "troubles", "written",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.done = self.same = 0
-        self.puts = self.removed = 0
-        self.written = 0  # bytes
-        self.troubles: list[Trouble] = []
-        self.busy: list[bytes] = []
-        self.again: list[bytes] = []  # changed or vanished meanwhile
-        self.kept: list[bytes] = []  # directories that still hold something
-        self.aside: list[tuple[bytes, bytes]] = []
-        self.dropped: list[bytes] = []
-        self.stopped = 0  # errno
+    done: int = 0
+    same: int = 0
+    puts: int = 0
+    removed: int = 0
+    written: int = 0  # bytes
+    troubles: list[Trouble] = field(default_factory=list)
+    busy: list[bytes] = field(default_factory=list)
+    again: list[bytes] = field(default_factory=list)  # changed or vanished meanwhile
+    kept: list[bytes] = field(default_factory=list)  # directories that still hold something
+    aside: list[tuple[bytes, bytes]] = field(default_factory=list)
+    dropped: list[bytes] = field(default_factory=list)
+    stopped: int = 0  # errno
 
     def add(self, outcomes: Outcomes) -> None:
         """Add up one slice."""

@@ -27,7 +27,7 @@ from syncd.system.statx import identity
 
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
 EXAMPLES = 10
-NOWHERE = Fingerprint(0, 0, 0, 0, 0)  # nothing is known of that side
+NOWHERE = Fingerprint(0, 0, 0, 0, 0)  # equal to no entry: the content decides
 LONE_CYCLES = 16  # of which each journals a few hundred bytes; after so many the journal's size is looked at
 
 Roots = tuple[Root, Root]
@@ -90,7 +90,7 @@ class Pair:
             self.baseline.settle([(b"", row._replace(source=NOWHERE))])
 
     def moved(self, roots: Roots) -> Halt | None:
-        """A last look before anything is written: do both paths still lead to these roots?"""
+        """A last look before anything is removed: do both paths still lead to these roots?"""
         for path, root, name in zip(
             (self.settings.source, self.settings.target), roots, ("source", "target"), strict=True
         ):

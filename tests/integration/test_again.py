@@ -91,9 +91,13 @@ def test_a_dry_run_into_a_target_that_is_not_there_touches_nothing(place: Place)
     for command in ("sync", "watch"):
         done = run(command, str(place.source), str(place.target), "--dry-run", env=environment(place.home))
         assert done.returncode == 0, done.stderr
-        assert "put" in done.stdout
+        assert "3 put" in done.stdout
     assert not place.target.exists()
     assert not list(Path(place.home).rglob("baseline*"))
+    assert sync(place)[0] == 0
+    shutil.rmtree(place.target)
+    done = run("sync", str(place.source), str(place.target), "--dry-run", env=environment(place.home))
+    assert "3 put" in done.stdout, "what it would do, not what it knows of the target that is gone"
 
 
 @pytest.mark.parametrize("timeout", ["nan", "inf", "-1", "soon"])

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use crate::diff::{Diff, Item, LINES, Line};
+use crate::diff::{ALL, Diff, Item, Line};
 use crate::entry::Kind;
 use crate::path;
 
@@ -17,18 +17,6 @@ pub enum Verb {
     Remove,
     Replace,
 }
-
-/// The lines that have rows.
-const ROWS: [Line; LINES - 1] = [
-    Line::Agreed,
-    Line::Changed,
-    Line::Gone,
-    Line::Lost,
-    Line::Edited,
-    Line::Made,
-    Line::Conflict,
-    Line::Unknown,
-];
 
 #[derive(Debug, Clone, Copy)]
 struct Step {
@@ -87,7 +75,7 @@ impl Actions {
     /// The rows of `diff` whose line has a verb other than LEAVE, in order.
     pub fn new(diff: Arc<Diff>, verb_of: impl Fn(Line) -> Verb) -> Self {
         let mut steps = Vec::new();
-        for line in ROWS {
+        for line in ALL {
             let verb = verb_of(line);
             if verb != Verb::Leave {
                 steps.extend((0..diff.items(line).len()).map(|at| Step { line, at, verb }));

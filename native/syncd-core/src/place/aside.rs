@@ -105,7 +105,7 @@ impl Shop<'_> {
             }
         }
         for number in 0..TRIES {
-            let free = numbered(name, number);
+            let free = numbered(path::split(path).1, number);
             match rename_new(dir, name, here.as_fd(), &free) {
                 Err(Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR | Errno::NOTDIR) => {}
                 Err(errno) => return Err(errno),

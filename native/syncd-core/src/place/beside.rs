@@ -385,22 +385,29 @@ impl Hand<'_> {
         }
         crash::pass("publish-renamed");
         let meta = fresh.meta(spot)?;
-        if stays(bench.dir, &old, expected) {
-            let _ = fs::unlinkat(bench.dir, old.as_slice(), AtFlags::empty());
-            return Ok(meta);
+        self.finish_old(spot, expected, bench, &old)?;
+        Ok(meta)
+    }
+
+    /// Drop a replaced entry if it is what was expected and will stay so, else set it aside.
+    fn finish_old(
+        &self,
+        spot: Spot<'_>,
+        expected: &Fingerprint,
+        bench: Bench<'_>,
+        old: &[u8],
+    ) -> Result<(), Miss> {
+        if stays(bench.dir, old, expected) {
+            let _ = fs::unlinkat(bench.dir, old, AtFlags::empty());
+            return Ok(());
         }
-        match self.shop.set_aside(bench.dir, &old, spot.path) {
-            Ok(slot) => {
-                self.shop.keep(spot.path, &slot.shown);
-                Ok(meta)
-            }
-            Err(_) => {
-                // It cannot be kept elsewhere, so it has its name back: what it replaces is the source's.
-                retry(|| fs::renameat(bench.dir, old.as_slice(), spot.dir, spot.name))
-                    .map_err(missed("rename"))?;
-                Err(Miss::Halt(Halt::Changed))
-            }
+        if let Ok(slot) = self.shop.set_aside(bench.dir, old, spot.path) {
+            self.shop.keep(spot.path, &slot.shown);
+            return Ok(());
         }
+        // It cannot be kept elsewhere, so it has its name back: what it replaces is the source's.
+        retry(|| fs::renameat(bench.dir, old, spot.dir, spot.name)).map_err(missed("rename"))?;
+        Err(Miss::Halt(Halt::Changed))
     }
 
     /// The same where an entry cannot have two names: for a moment nothing is at its name.
@@ -434,13 +441,9 @@ impl Hand<'_> {
         match put {
             Ok(()) => {
                 crash::pass("publish-renamed");
-                if stays(bench.dir, &old, expected) {
-                    let _ = fs::unlinkat(bench.dir, old.as_slice(), AtFlags::empty());
-                } else {
-                    let slot = self.shop.set_aside(bench.dir, &old, spot.path)?;
-                    self.shop.keep(spot.path, &slot.shown);
-                }
-                Ok(fresh.meta(spot)?)
+                let meta = fresh.meta(spot)?;
+                self.finish_old(spot, expected, bench, &old)?;
+                Ok(meta)
             }
             Err(miss) => {
                 if rename_new(bench.dir, &old, spot.dir, spot.name).is_err() {

@@ -96,6 +96,40 @@ fn the_thread_rings() {
 }
 
 #[test]
+fn once_somebody_listens_the_thread_works_only_when_it_is_called() {
+    let scene = Scene::new(&["d"]);
+    let reader = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    scene.watcher.listen(reader.as_fd()).unwrap();
+    let rung = || scene.watcher.shared().unwrap().inbox.is_rung();
+    let wakes = |tv_sec| {
+        let limit = Timespec { tv_sec, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&reader, PollFlags::IN)];
+        poll(&mut fds, Some(&limit)).unwrap() == 1
+    };
+    assert!(!wakes(0));
+
+    fs::write(scene.path("d/f"), "").unwrap();
+    assert!(wakes(10), "the reader is told by the queue itself");
+    assert!(!rung());
+    assert_eq!(scene.ready(), ["d/f"]);
+    assert!(!wakes(0));
+
+    scene.watcher.attend(true).unwrap();
+    scene.watcher.attend(true).unwrap(); // twice is harmless
+    fs::write(scene.path("d/g"), "").unwrap();
+    assert!(
+        wait_for(&scene.watcher),
+        "the thread took it from the queue"
+    );
+    assert!(wakes(10));
+    scene.watcher.attend(false).unwrap();
+    scene.watcher.attend(false).unwrap();
+    assert_eq!(scene.ready(), ["d/g"]);
+    scene.watcher.close();
+    scene.watcher.attend(true).unwrap();
+}
+
+#[test]
 fn new_trees_are_watched_and_their_rules_learnt() {
     let scene = Scene::new(&["d"]);
     let outside = scene.scratch.path().join("t");

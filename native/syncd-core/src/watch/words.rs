@@ -129,6 +129,12 @@ impl Inbox {
         std::mem::take(&mut *state).hints
     }
 
+    /// Whether the reader was woken and has not come.
+    #[cfg(test)]
+    pub fn is_rung(&self) -> bool {
+        self.lock().rung
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
