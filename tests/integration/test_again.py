@@ -14,6 +14,8 @@ from tests.machine import needs_root, tmpfs
 
 pytestmark = pytest.mark.kernel
 
+PUTS = ["put  a.txt", "put  dir", "put  dir/b.txt"]
+
 
 def sync(place: Place, *options: str) -> tuple[int, str]:
     done = run("sync", str(place.source), str(place.target), *options, env=environment(place.home))
@@ -91,13 +93,13 @@ def test_a_dry_run_into_a_target_that_is_not_there_touches_nothing(place: Place)
     for command in ("sync", "watch"):
         done = run(command, str(place.source), str(place.target), "--dry-run", env=environment(place.home))
         assert done.returncode == 0, done.stderr
-        assert "3 put" in done.stdout
+        assert done.stdout.splitlines() == PUTS
     assert not place.target.exists()
     assert not list(Path(place.home).rglob("baseline*"))
     assert sync(place)[0] == 0
     shutil.rmtree(place.target)
     done = run("sync", str(place.source), str(place.target), "--dry-run", env=environment(place.home))
-    assert "3 put" in done.stdout, "what it would do, not what it knows of the target that is gone"
+    assert done.stdout.splitlines() == PUTS, "what it would do, not what it knows of the target that is gone"
 
 
 @pytest.mark.parametrize("timeout", ["nan", "inf", "-1", "soon"])
