@@ -135,15 +135,14 @@ class Runner:
                 epoll.register(self._wake, select.EPOLLIN)
                 epoll.register(mounts, select.EPOLLPRI)
                 while not self._stop:
-                    due = self._due()
+                    due = self._work()
                     for fd, _ in epoll.poll(None if due is None else max(0.0, due - time.monotonic()), SOURCES):
                         if fd == self._wake:
                             self._answer()
                         elif fd == mounts:
                             self._mounts_changed(mounts)
                         else:
-                            self._hear(barrier=False)
-                    self._work()
+                            self._hear_at_work()
         except BaseException as error:  # noqa: BLE001 - the thread that waits for it raises it
             self.error = error
         finally:
@@ -162,21 +161,32 @@ class Runner:
         """When something is to be done that no descriptor tells of; None: never."""
         if self._again:
             return 0.0
-        times = [due for due, _ in self._busy.values()]
-        if self._settle and (due := self._settle.due()) is not None:
-            times.append(due)
-        if (due := self.pair.second_look_due) is not None:
-            times.append(due)
-        if (due := self._locks.due) is not None:
-            times.append(due)
-        if self._retry is not None:
-            times.append(self._retry[0])
-        if self._troubled is not None:
-            times.append(self._troubled[0])
-        return min(times, default=None)
+        dues = [self._settle.due(), self.pair.second_look_due, self._locks.due]
+        dues += [later[0] for later in (*self._busy.values(), self._retry, self._troubled) if later is not None]
+        return min((due for due in dues if due is not None), default=None)
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Nothing is left from before, and nothing is known to be wrong."""
+        return not (
+            self._settle or self._busy or self._again or self._retry or self._troubled or self._told
+            or self._locks.due or self.pair.doubted or self.status.problems or self.status.halt
+        )  # fmt: skip
+
+    def _hear_at_work(self) -> None:
+        """Take in what the watcher has to say, between cycles. A lone save waits for nothing."""
+        hints, now = self._understand(self.watch.watcher.read())
+        if (lone := self._settle.lone(hints, now)) is not None:
+            self._cycle(lone)
+        else:
+            self._settle.offer(hints, now)
 
     def _hear(self, *, barrier: bool) -> None:
-        hints = self.watch.hints(barrier)
+        """Take it in and do nothing; with `barrier`, all that happened before the call."""
+        self._settle.offer(*self._understand(self.watch.watcher.drain() if barrier else self.watch.watcher.read()))
+
+    def _understand(self, hints: Hints) -> tuple[Hints, float]:
+        """What is to be made of a watcher's words, and when they came."""
         now = time.monotonic()
         if hints.locks or self._locks.due is not None:
             self._look_at_locks(now)
@@ -184,11 +194,11 @@ class Runner:
             hints = self._with_moves(hints)
         if hints.gone:
             hints = self._without_passing(hints)
-        self._settle.offer(hints, now)
         if hints.ready:
-            self._hinted.note(hints.ready)
+            self._hinted.note(hints.ready, now)
         if hints.waiting:
-            self._hinted.note(hints.waiting)
+            self._hinted.note(hints.waiting, now)
+        return hints, now
 
     def _with_moves(self, hints: Hints) -> Hints:
         """A large file that may have been moved waits for the word on its old name, to be looked at together."""
@@ -213,8 +223,10 @@ class Runner:
         if self._locks.held_by != self.status.held_by:
             self._show(held_by=self._locks.held_by)
 
-    def _work(self) -> None:
-        """Run every cycle that is ready."""
+    def _work(self) -> float | None:
+        """Run every cycle that is ready. When the next one is due (monotonic); None: nothing is pending."""
+        if self._is_at_rest:
+            return None
         while not self._stop:
             now = time.monotonic()
             if self._locks.due is not None and now >= self._locks.due:
@@ -223,8 +235,9 @@ class Runner:
             if batch is None:
                 batch = self._overdue(now)
             if batch is None:
-                return
+                break
             self._cycle(batch)
+        return self._due()
 
     def _overdue(self, now: float) -> Batch | None:
         if self._retry and now >= self._retry[0]:
@@ -283,11 +296,17 @@ class Runner:
     def _after(self, done: CycleReport, batch: Batch) -> CycleReport:
         now = time.monotonic()
         self.cut = self._stop
+        if done.put or done.removed:
+            self._written.note(batch.paths, now)
+        if done.is_smooth and self._is_at_rest:
+            if done.lag is not None:
+                self._lags.append(done.lag)
+            self._show(state=State.IN_SYNC, cycles=done.number, last=done, last_at=time.time(), entries=done.entries)
+            self._on_report(done)
+            return done
         if self._busy or done.busy:
             self._after_busy(done, batch, now)
         self._again = done.again if batch.everything else (self._again - batch.paths) | done.again
-        if done.put or done.removed:
-            self._written.note(batch.paths)
         self._told = self._told | batch.removed if done.again or done.halt else frozenset()
         # A halt that names removals ends by a change or by a person; another one, when a root is there again.
         self._retry = _later(self._retry, now) if done.stopped or (done.halt and not done.halt.id) else None
@@ -443,14 +462,15 @@ class Remembered:
     def __init__(self) -> None:
         self._named: deque[tuple[float, frozenset[bytes]]] = deque(maxlen=REMEMBERED)
 
-    def note(self, paths: frozenset[bytes]) -> None:
-        """They are named now."""
+    def note(self, paths: frozenset[bytes], now: float) -> None:
+        """They are named at the monotonic time `now`."""
         if len(paths) <= FEW:
-            self._named.append((time.time(), paths))
+            self._named.append((now, paths))
 
     def last(self, path: bytes) -> float | None:
         """When `path` was named last, in seconds since 1970; None if that is not remembered."""
-        return next((when for when, paths in reversed(tuple(self._named)) if path in paths), None)
+        when = next((when for when, paths in reversed(tuple(self._named)) if path in paths), None)
+        return None if when is None else time.time() - (time.monotonic() - when)
 
 
 def _later(before: tuple[float, float] | None, now: float) -> tuple[float, float]:

@@ -10,7 +10,6 @@ from syncd.model.change import Line
 from syncd.model.plan import Plan, Verb
 
 SLICE = 2000
-SMOOTH = frozenset((Status.DONE, Status.SAME))
 
 
 @dataclass(slots=True)
@@ -32,19 +31,18 @@ class Applied:
 
     def add(self, outcomes: Outcomes) -> None:
         """Add up one slice."""
-        counts = outcomes.counts()
-        self.done += counts.get(Status.DONE, 0)
-        self.same += counts.get(Status.SAME, 0)
+        self.done += outcomes.done
+        self.same += outcomes.same
         self.puts += outcomes.puts
         self.removed += outcomes.removed
         self.written += outcomes.bytes
-        self.aside += outcomes.aside
-        self.dropped += [path for path, _ in outcomes.dropped]
-        if not SMOOTH.issuperset(counts):
+        if not outcomes.smooth:
             self.troubles += outcomes.troubles
             self.busy += outcomes.paths(Status.BUSY)
             self.again += outcomes.paths(Status.CHANGED) + outcomes.paths(Status.VANISHED)
             self.kept += outcomes.paths(Status.KEPT)
+            self.aside += outcomes.aside
+            self.dropped += [path for path, _ in outcomes.dropped]
 
 
 def apply(

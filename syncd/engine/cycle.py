@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from syncd.engine.apply import Applied, apply
+from syncd.engine.apply import apply
 from syncd.engine.moves import candidates, rename_moved
 from syncd.engine.pair import Pair
 from syncd.engine.plan import POLICIES, plan_mirror
-from syncd.engine.report import report, report_halt
+from syncd.engine.report import report, report_halt, report_lone
 from syncd.engine.scan import Sight, is_bare, looks, scan
 from syncd.kernel.contract import Diff
 from syncd.model.change import Batch, Line
@@ -83,24 +83,18 @@ def express(pair: Pair, batch: Batch, *, patient: bool = False) -> CycleReport |
     None, and nothing was touched, where there is anything to decide: then it takes `cycle`. Raises as that does.
     """
     began = time.monotonic()
-    if batch.everything or batch.removed or len(batch.paths) > pair.settings.timing.few or not pair.is_calm:
+    if not pair.calm or batch.everything or batch.removed or len(batch.paths) > pair.settings.timing.few:
         return None
     if batch.moves and candidates(pair.baseline.base, batch.moves):
         return None
     options = pair.options(pair.number + 1, direct=False, unfinished=False, patient=patient)
-    outcomes = pair.express(looks(batch), POLICIES[pair.settings.drift], options)
+    outcomes = pair.express(batch, POLICIES[pair.settings.drift], options)
     if outcomes is None:
         return None
     number = pair.next_cycle()
-    pair.baseline.learn(outcomes)
+    pair.finished_lone(outcomes)
     if outcomes.stopped:
         return None  # the whole line makes room first and tries again
-    applied = Applied()
-    applied.add(outcomes)
     now = time.monotonic()
-    done = report(
-        number, None, None, applied, full=False, took=now - began, lag=now - batch.since if batch.since else None,
-        entries=len(pair.baseline.base),
-    )  # fmt: skip
-    pair.finished(done, None, batch)
-    return done
+    lag = now - batch.since if batch.since else None
+    return report_lone(number, outcomes, now - began, lag, len(pair.baseline.base))

@@ -46,6 +46,7 @@ class Pair:
         self.control = kernel.control()
         self.number = 0
         self.trusted = True  # whether fingerprints of the target are believed
+        self.calm = False  # a cycle may go without the guards' memory: no doubt, and the first full cycle has ended
         self.replaced = False  # the source root is another directory than the one first seen
         self._another = False  # … than the one of the last run
         self.lying = _lies(settings.source)
@@ -157,6 +158,7 @@ class Pair:
     def vouch(self, paths: frozenset[bytes]) -> None:
         """These are known to have been removed from the source, until a cycle has ended."""
         self._vouched |= paths
+        self.calm = False
 
     @property
     def doubted(self) -> list[bytes]:
@@ -231,21 +233,14 @@ class Pair:
             patient,
         )
 
-    @property
-    def is_calm(self) -> bool:
-        """Whether a cycle may go without the guards' memory: no doubt, and the first full cycle has ended."""
-        return (
-            self.lying is None and self.trusted and bool(self.baseline.notes.get("met")) and len(self.baseline.base) > 0
-        )
-
-    def express(self, scope: Sequence[Look], verbs: Mapping[Line, Verb], options: PlaceOptions) -> Outcomes | None:
-        """See the kernel's `express`. Raises OSError when the journal cannot be written."""
+    def express(self, batch: Batch, verbs: Mapping[Line, Verb], options: PlaceOptions) -> Outcomes | None:
+        """See the kernel's `express`. Only while `calm`. Raises OSError when the journal cannot be written."""
         settings, (source, target) = self.settings, self._seen
         if source is None or target is None:
             return None
         return self.kernel.express(
-            (settings.source, settings.target), (source, target), self.rules, self.baseline.base, scope,
-            verbs, options, self.control,
+            (settings.source, settings.target), (source, target), self.rules, self.baseline.base,
+            batch.paths, batch.deep, verbs, options, self.control,
         )  # fmt: skip
 
     def learn_root(self, seen: Entry | None) -> None:
@@ -258,23 +253,32 @@ class Pair:
             agreed = Agreed(Kind.DIR, seen.seen.mode & 0o7777, seen.seen.mtime_ns, None, None, seen.seen, NOWHERE)
             self.baseline.settle([(b"", agreed)])
 
-    def finished(self, done: CycleReport, roots: Roots | None, batch: Batch) -> None:
-        """Remember what the next cycle and the next run need to know. Raises OSError. No roots: after `express`."""
+    def finished(self, done: CycleReport, roots: Roots, batch: Batch) -> None:
+        """Remember what the next cycle and the next run need to know. Raises OSError."""
         if self._vouched and self.lying is None:
             self._vouched.clear()
-        if roots is not None and (batch.everything or len(batch.paths) > self.settings.timing.few or batch.removed):
+        if batch.everything or len(batch.paths) > self.settings.timing.few or batch.removed:
             state = self._vcs_state(roots)
             if state != self.baseline.notes.get("vcs"):
                 self.baseline.note(vcs=state)
         if done.full and not done.stopped and not self.control.cancelled:
             self.trusted = True
-        if self.replaced and roots is not None:
+        if self.replaced:
             self._seen[0] = (roots[0].device, roots[0].inode)
             self.replaced = self._another = False
-        if roots is not None and batch.everything and (source := identity(self.settings.source)) != self._identity:
+        if batch.everything and (source := identity(self.settings.source)) != self._identity:
             self._identity = source
             self.baseline.note(source=source)
-        if (done.number % LONE_CYCLES == 0 or roots is not None) and self.baseline.checkpoint_due:
+        self.calm = (
+            self.lying is None and self.trusted and bool(self.baseline.notes.get("met")) and len(self.baseline.base) > 0
+        )
+        if self.baseline.checkpoint_due:
+            self.baseline.checkpoint()
+
+    def finished_lone(self, outcomes: Outcomes) -> None:
+        """The same after `express`. Raises OSError."""
+        self.baseline.learn(outcomes)
+        if self.number % LONE_CYCLES == 0 and self.baseline.checkpoint_due:
             self.baseline.checkpoint()
 
     def _vcs_state(self, roots: Roots) -> list[Any]:

@@ -6,7 +6,7 @@ import errno
 
 from syncd.engine.apply import Applied
 from syncd.engine.scan import Sight
-from syncd.kernel.contract import Side, Trouble
+from syncd.kernel.contract import Outcomes, Side, Trouble
 from syncd.model.change import DRIFT
 from syncd.model.plan import Plan, Verb
 from syncd.model.report import CycleReport, Halt, Problem
@@ -20,6 +20,16 @@ def problem(trouble: Trouble) -> Problem:
 def report_halt(number: int, halt: Halt, *, full: bool, took: float, notes: tuple[str, ...] = ()) -> CycleReport:
     """A cycle that a guard stopped: nothing was applied."""
     return CycleReport(number, full, took, halt=halt, notes=notes)
+
+
+def report_lone(number: int, outcomes: Outcomes, took: float, lag: float | None, entries: int) -> CycleReport:
+    """Sum up a lone save."""
+    if not outcomes.smooth:
+        applied = Applied()
+        applied.add(outcomes)
+        return report(number, None, None, applied, full=False, took=took, lag=lag, entries=entries)
+    lag = lag if outcomes.done else None
+    return CycleReport(number, False, took, lag, outcomes.puts, 0, outcomes.same, outcomes.bytes, entries)
 
 
 def report(

@@ -83,6 +83,15 @@ class Settle:
         self._deep -= paths
         self._removed -= paths
 
+    def lone(self, hints: Hints, now: float) -> Batch | None:
+        """The batch of saves that wait for nothing and for which nothing waits. None: `offer` the hints."""
+        if not hints.ready or hints.waiting or hints.rescan or self._ready or self._waiting or self._burst:
+            return None
+        if self._is_crowded(hints, now):
+            return None
+        moves = tuple(pair for pair in hints.moves if hints.ready.issuperset(pair)) if hints.moves else ()
+        return Batch(hints.ready, hints.deep, hints.removed, moves, since=now)
+
     def offer(self, hints: Hints, now: float) -> None:
         """Take in what a watcher said. Later words on a path replace earlier ones."""
         if not (hints.ready or hints.waiting or hints.rescan):

@@ -27,8 +27,8 @@ class Staging:
     def __init__(self, where: Path, fd: int) -> None:
         self.where = where
         self.fd = fd
-        self._day = -1  # since 1970, of `_date`
-        self._date = ""
+        self._minute = -1  # since 1970, of `_until`
+        self._until = ""
 
     def close(self) -> None:
         """Close the descriptor; leave no empty directory behind inside or beside the target."""
@@ -44,11 +44,10 @@ class Staging:
 
     def aside(self, cycle: int, now: float) -> bytes:
         """The name, below staging, under which cycle number `cycle` at time `now` sets aside."""
-        day, second = divmod(int(now), 86_400)
-        if day != self._day:
-            self._day, self._date = day, time.strftime("%Y%m%d", time.gmtime(now))
-        hour, second = divmod(second, 3600)
-        return f"{CONFLICTS}/{self._date}T{hour:02}{second // 60:02}{second % 60:02}Z-{cycle}".encode()
+        minute, second = divmod(int(now), 60)
+        if minute != self._minute:  # every save asks
+            self._minute, self._until = minute, time.strftime("%Y%m%dT%H%M", time.gmtime(now))
+        return f"{CONFLICTS}/{self._until}{second:02}Z-{cycle}".encode()
 
 
 def places(state: Path, target: Path) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""A watcher's words -> Hints for the line; loss becomes a rescan that no filter can drop."""
+"""What a source is watched with: its own watcher, and the locks of its version control."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from syncd.engine.vcs import control_directories
 from syncd.kernel.contract import Root, Rules
-from syncd.model.change import Hints
 from syncd.watchers.base import Coverage, Watcher
 
 
@@ -38,7 +37,3 @@ class Watch:
             self._attended -= 1
             if not self._attended:
                 self.watcher.attend(False)
-
-    def hints(self, barrier: bool = False) -> Hints:
-        """All words so far; with `barrier`, all that happened before the call."""
-        return self.watcher.drain() if barrier else self.watcher.read()

@@ -218,6 +218,18 @@ class Outcomes(Protocol):
     stopped: int  # errno that stopped the slice (ENOSPC, EDQUOT, EROFS, EIO), else 0
     bytes: int  # bytes written into the target
 
+    @property
+    def done(self) -> int:
+        """Actions that ended as DONE."""
+
+    @property
+    def same(self) -> int:
+        """… as SAME."""
+
+    @property
+    def smooth(self) -> bool:
+        """All ended as one of these two, and nothing was set aside or left out."""
+
     def counts(self) -> dict[Status, int]:
         """Actions by their end."""
 
@@ -443,13 +455,15 @@ class Kernel(Protocol):
         roots: tuple[tuple[int, int], tuple[int, int]],
         rules: Rules,
         base: Base,
-        scope: Sequence[Look],
+        looked: Collection[bytes],
+        deep: Collection[bytes],
         verbs: Mapping[Line, Verb],
         options: PlaceOptions,
         control: Control,
     ) -> Outcomes | None:
         """open_root, scan, digest, diff and place in one call, for a batch in which there is nothing to decide.
 
+        `looked` are the paths of the scope, `deep` those of them that are looked at with all they hold.
         None, and no target was touched, if the roots at `paths` cannot be opened or are not those with the (device,
         inode) of `roots`; if there is any trouble or OTHER in the scope, or the source's root and its times are not those
         of the row b""; if a row stands in another line than SAME,

@@ -76,6 +76,14 @@ class CycleReport(NamedTuple):
     stopped: int = 0  # errno of the target that stopped the batch
 
     @property
+    def is_smooth(self) -> bool:
+        """Whether nothing but its numbers has to be told of it, and it looked at some paths only."""
+        return not (
+            self.full or self.problems or self.busy or self.again or self.drift or self.aside or self.dropped
+            or self.notes or self.halt or self.stopped
+        )  # fmt: skip
+
+    @property
     def in_sync(self) -> bool:
         """Whether nothing has to be done once more. What `problems` names may still be missing."""
         return not (self.halt or self.stopped or self.busy or self.again)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import select
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from syncd.kernel.contract import Kernel, Root, Rules
 from syncd.model.change import Hints
@@ -36,6 +36,7 @@ class Joined:
         self._poll: PollWatcher | None = None
         self._places: tuple[bytes, ...] = ()
         self._closed = False
+        self.read: Callable[[], Hints] = inner.read  # see the protocol; nothing stands between while nothing is polled
         self._polled = select.epoll()  # of the poll watcher's descriptor, while there is one
         self._either = select.epoll()
         self._either.register(inner.fd, select.EPOLLIN)
@@ -56,6 +57,7 @@ class Joined:
         if self._poll is None:
             self._poll = PollWatcher(self._path, self._kernel, next(iter(lying.values()), ""))
             self._polled.register(self._poll.fd, select.EPOLLIN)
+            self.read = self._read_both
         self._poll.restrict(self._places)
         self._poll.cover(root, rules, paths)
         self.bound = max(self._inner.bound, self._poll.bound)
@@ -76,11 +78,8 @@ class Joined:
         """See the protocol."""
         self._inner.attend(on)
 
-    def read(self) -> Hints:
-        """See the protocol."""
-        if self._poll is None:
-            return self._inner.read()
-        return self._joined(self._inner.read(), self._poll.read())
+    def _read_both(self) -> Hints:
+        return self._joined(self._inner.read(), self._poll.read() if self._poll is not None else Hints())
 
     def drain(self) -> Hints:
         """See the protocol."""
@@ -126,6 +125,7 @@ class Joined:
 
     def _end_polling(self) -> None:
         poll, self._poll = self._poll, None
+        self.read = self._inner.read
         if poll is not None:
             with contextlib.suppress(OSError):
                 self._polled.unregister(poll.fd)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from syncd.kernel.contract import Look, Outcomes, Status
+from syncd.kernel.contract import Outcomes, Status
 from syncd.model.entry import Agreed, Kind
 from tests import trees
 from tests.conformance.conftest import Make
@@ -25,7 +25,7 @@ def express(made: Scene, *paths: bytes, deep: bool = False, verbs: Any = KEEP, *
     outcomes = made.kernel.express(
         (os.fsencode(made.source), os.fsencode(made.target)),
         ((source.device, source.inode), (target.device, target.inode)),
-        made.rules, made.base, [Look(path, deep) for path in paths], verbs, made.options(**options), made.control,
+        made.rules, made.base, paths, paths if deep else (), verbs, made.options(**options), made.control,
     )  # fmt: skip
     if outcomes is not None:
         made.base = made.kernel.patch(made.base, outcomes)

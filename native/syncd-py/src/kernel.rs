@@ -240,13 +240,19 @@ impl Kernel {
         roots: ((u64, u64), (u64, u64)),
         rules: &Rules,
         base: &Base,
-        scope: &Bound<'_, PyAny>,
+        looked: &Bound<'_, PyAny>,
+        deep: &Bound<'_, PyAny>,
         verbs: &Bound<'_, PyAny>,
         options: &Bound<'_, PyAny>,
         control: &Control,
     ) -> PyResult<Option<Outcomes>> {
         let (rules, base, control) = (rules.excluder(), base.share()?, Arc::clone(&control.inner));
-        let scope = convert::scope_of(scope)?.unwrap_or_default();
+        let deep = paths_of(deep)?;
+        let look = |path| syncd_core::tree::Look {
+            deep: deep.contains(&path),
+            path,
+        };
+        let scope: Vec<_> = paths_of(looked)?.into_iter().map(look).collect();
         let verb = |line| place_verb(&verbs.get_item(line)?);
         let verbs = (verb("agreed")?, verb("changed")?);
         let given = given(options)?;

@@ -152,6 +152,16 @@ pub struct Outcomes {
     pub inner: place::Outcomes,
 }
 
+impl Outcomes {
+    fn ended(&self, status: Status) -> usize {
+        self.inner
+            .ends
+            .iter()
+            .filter(|(_, end)| *end == status)
+            .count()
+    }
+}
+
 #[pymethods]
 impl Outcomes {
     #[getter]
@@ -162,6 +172,23 @@ impl Outcomes {
     #[getter]
     fn stopped(&self) -> i32 {
         self.inner.stopped.map_or(0, |errno| errno.raw_os_error())
+    }
+
+    #[getter]
+    fn done(&self) -> usize {
+        self.ended(Status::Done)
+    }
+
+    #[getter]
+    fn same(&self) -> usize {
+        self.ended(Status::Same)
+    }
+
+    #[getter]
+    fn smooth(&self) -> bool {
+        let well = |(_, end): &(_, Status)| matches!(end, Status::Done | Status::Same);
+        let Outcomes { inner } = self;
+        inner.ends.iter().all(well) && inner.aside.is_empty() && inner.dropped.is_empty()
     }
 
     #[getter]
@@ -182,12 +209,7 @@ impl Outcomes {
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = PyDict::new(py);
         for status in STATUSES {
-            let count = self
-                .inner
-                .ends
-                .iter()
-                .filter(|(_, end)| *end == status)
-                .count();
+            let count = self.ended(status);
             if count > 0 {
                 counts.set_item(convert::status(py, status)?, count)?;
             }

@@ -96,7 +96,12 @@ impl Watcher {
 fn hints(py: Python<'_>, hints: watch::Hints) -> PyResult<Bound<'_, PyAny>> {
     static NONE: PyOnceLock<Py<PyFrozenSet>> = PyOnceLock::new();
     static HINTS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static NEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let class = HINTS.import(py, "syncd.model.change", "Hints")?;
+    let new = NEW.get_or_try_init(py, || {
+        let new = py.get_type::<PyTuple>().getattr("__new__")?;
+        PyResult::Ok(new.unbind()) // a named tuple's own `__new__` is a Python function, and all fields are given
+    })?;
     let set = |paths: Vec<_>| match paths.is_empty() {
         true => NONE.import(py, "syncd.model.change", "NONE").cloned(),
         false => PyFrozenSet::new(py, paths),
@@ -119,7 +124,7 @@ fn hints(py: Python<'_>, hints: watch::Hints) -> PyResult<Bound<'_, PyAny>> {
     let pair =
         |(old, new): &watch::Move| PyTuple::new(py, [PyBytes::new(py, old), PyBytes::new(py, new)]);
     let moves = hints.moves.iter().map(pair).collect::<PyResult<Vec<_>>>()?;
-    class.call1((
+    let fields = (
         set(ready)?,
         set(waiting)?,
         set(deep)?,
@@ -128,5 +133,6 @@ fn hints(py: Python<'_>, hints: watch::Hints) -> PyResult<Bound<'_, PyAny>> {
         hints.locks,
         hints.rescan,
         set(gone)?,
-    ))
+    );
+    new.bind(py).call1((class, fields))
 }

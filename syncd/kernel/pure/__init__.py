@@ -146,11 +146,13 @@ class PureKernel:
         roots: tuple[tuple[int, int], tuple[int, int]],
         rules: Rules,
         base: Base,
-        scope: Sequence[Look],
+        looked: Collection[bytes],
+        deep: Collection[bytes],
         verbs: Mapping[Line, Verb],
         options: PlaceOptions,
         control: Control,
     ) -> PureOutcomes | None:
+        scope = [Look(path, path in deep) for path in looked]
         with ExitStack() as opened:
             try:
                 source, target = (opened.enter_context(closing(self.open_root(path))) for path in paths)

@@ -67,6 +67,18 @@ class PureOutcomes:
     ends: dict[int, tuple[Raw, Status, Trouble | None]] = field(default_factory=dict)
     learnt: list[tuple[Raw, Agreed | None]] = field(default_factory=list)  # in the order of doing
 
+    @property
+    def done(self) -> int:
+        return len(self.paths(Status.DONE))
+
+    @property
+    def same(self) -> int:
+        return len(self.paths(Status.SAME))
+
+    @property
+    def smooth(self) -> bool:
+        return self.done + self.same == len(self.ends) and not (self.aside or self.dropped)
+
     def counts(self) -> dict[Status, int]:
         statuses = [status for _, status, _ in self.ends.values()]
         return {status: statuses.count(status) for status in Status if status in statuses}

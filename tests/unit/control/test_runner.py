@@ -78,11 +78,11 @@ def test_who_waits_for_the_end_is_told_once(runner):
 def test_a_few_paths_are_remembered_and_bursts_are_not():
     named = Remembered()
     for number in range(2 * REMEMBERED):
-        named.note(frozenset([b"%d" % number, b"always"]))
+        named.note(frozenset([b"%d" % number, b"always"]), 1.0 + number)
     last = 2 * REMEMBERED - 1
-    assert named.last(b"always") == named.last(b"%d" % last) is not None
+    assert named.last(b"always") == pytest.approx(named.last(b"%d" % last), abs=0.5)
     assert named.last(b"%d" % (last - REMEMBERED)) is None
-    named.note(frozenset(b"m%d" % number for number in range(REMEMBERED)))
+    named.note(frozenset(b"m%d" % number for number in range(REMEMBERED)), 2.0)
     assert named.last(b"m0") is None
 
 
