@@ -281,6 +281,16 @@ def growth(log: Log, name: str, few: str, many: str) -> None:
             log.failed["scale", name] = why
 
 
+def growth_of_cp(log: Log, few: str, many: str) -> list[str]:
+    """What the filesystem itself takes for three times as many files: as a note, since no limit hangs on it."""
+    small, large = (log.rounds(axis, "cp and rsync", "first copy s") for axis in (few, many))
+    ratios = sorted(large[round_] / small[round_] for round_ in small.keys() & large.keys())
+    if not ratios:
+        return []
+    low, median, high = ratios[0], ratios[len(ratios) // 2], ratios[-1]
+    return [f"scale: cp -a takes {median:.2f} × as long ({low:.2f} … {high:.2f}) for 3 × the files"]
+
+
 def write_manifest(source: Path, into: Path) -> int:
     """The list of `probe wait`: everything below `source`, in the order of a walk. Returns how many."""
     count = 0

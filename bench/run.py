@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from bench import axes, report, trees
@@ -127,11 +128,12 @@ def measure(bench: Bench, effort: Effort, choice: Choice) -> list[str]:
         if effort.seconds - (time.monotonic() - start) < LARGE_SECONDS:
             sizes = SMALL
             notes.append(f"scale: {sizes[1]:,} against {sizes[0]:,} files, for want of time")
+        names = [judged] if quick else [judged, "cp and rsync"]
         few, many = (trees.flat(size) for size in sizes)
-        for round_ in range(effort.scale):
-            for tree in (few, many):
-                attempt(log, tree.name, judged, round_, partial(axes.first_copy, bench, every[judged], round_, tree))
+        for round_, tree, name in product(range(effort.scale), (few, many), names):
+            attempt(log, tree.name, name, round_, partial(axes.first_copy, bench, every.get(name), round_, tree))
         axes.growth(log, judged, few.name, many.name)
+        notes += axes.growth_of_cp(log, few.name, many.name)
     if "node" in choice.axes and quick:
         for name in beside:
             if effort.seconds - (time.monotonic() - start) > BESIDE_SECONDS:
