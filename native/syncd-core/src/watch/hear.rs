@@ -57,6 +57,7 @@ const EMPTIED: Word = Word {
 impl Work<'_> {
     /// Hear everything that is in the queue.
     pub fn pump(&mut self) {
+        let adrift = self.known.watches.adrift();
         self.slurp();
         while !self.known.backlog.is_empty() {
             let mut bytes = std::mem::take(&mut self.known.backlog);
@@ -64,6 +65,17 @@ impl Work<'_> {
             if self.known.backlog.is_empty() && bytes.capacity() <= 2 * ROOM {
                 bytes.clear();
                 self.known.backlog = bytes;
+            }
+        }
+        adrift.into_iter().for_each(|wd| self.drop_adrift(wd));
+    }
+
+    /// Drop what nobody found a place for since the last time. Mostly its own last word did that, but a walk may have
+    /// watched a directory behind the rename that took it away. If it comes back, its new name is walked.
+    fn drop_adrift(&mut self, wd: i32) {
+        if self.known.watches.is_nowhere(wd) {
+            for wd in self.known.watches.subtree(wd) {
+                self.unwatch(wd);
             }
         }
     }
@@ -167,10 +179,7 @@ impl Work<'_> {
     fn hear_self(&mut self, event: Event<'_>) {
         let wd = event.wd;
         if event.is(MOVE_SELF) && self.known.watches.is_nowhere(wd) {
-            // Its new name would have been told before this: it has left what is watched.
-            for wd in self.known.watches.subtree(wd) {
-                self.unwatch(wd);
-            }
+            self.drop_adrift(wd); // its new name would have been told before this: it has left what is watched
         } else if self.find_place(wd) {
             if event.is(MOVE_SELF) && self.known.place.1.is_empty() {
                 self.rescan();

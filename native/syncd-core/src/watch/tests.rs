@@ -263,3 +263,24 @@ fn what_is_decoded_from_garbage_harms_nothing() {
     fs::write(scene.path("a/b/f"), "").unwrap();
     assert!(scene.watcher.read().words.contains_key(&b"a/b/f"[..]));
 }
+
+#[test]
+fn a_watch_set_behind_a_rename_goes() {
+    let scene = Scene::new(&["a"]);
+    let shared = scene.watcher.shared().unwrap();
+    shared.with_known(|work| {
+        fs::create_dir(scene.path("b")).unwrap();
+        let walked = fs::File::open(scene.path("b")).unwrap();
+        fs::rename(scene.path("b"), scene.path("ignored")).unwrap();
+        let top = work.known.watches.child(0, b"").unwrap();
+        let watched = work.watch(scene.root().fd(), walked.as_fd(), top, b"b");
+        assert!(watched.is_ok());
+    });
+    scene.watcher.read();
+    scene.watcher.read();
+    assert_eq!(shared.with_known(|work| work.known.watches.len()), 2);
+    fs::rename(scene.path("ignored"), scene.path("back")).unwrap();
+    scene.watcher.read();
+    fs::write(scene.path("back/x"), "").unwrap();
+    assert_eq!(scene.ready(), ["back/x"]);
+}

@@ -277,7 +277,7 @@ impl Work<'_> {
     /// Watch one open directory, which stands at `place`.
     ///
     /// EEXIST: its watch stands for another name of it (a mount of a part of the source).
-    fn watch(
+    pub fn watch(
         &mut self,
         root: BorrowedFd<'_>,
         fd: BorrowedFd<'_>,

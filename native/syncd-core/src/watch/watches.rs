@@ -17,6 +17,7 @@ pub struct Watches {
     nodes: HashMap<i32, Node>,
     names: HashMap<u64, i32>, // by the hash of the watch above and the name
     hasher: RandomState,
+    adrift: Vec<i32>, // taken from their places since somebody asked
 }
 
 #[derive(Debug)]
@@ -57,6 +58,11 @@ impl Watches {
         self.nodes
             .get(&wd)
             .is_some_and(|node| node.above == NOWHERE)
+    }
+
+    /// Those taken from their places since the last call; some have another place by now, or are gone.
+    pub fn adrift(&mut self) -> Vec<i32> {
+        std::mem::take(&mut self.adrift)
     }
 
     /// The walk that met `wd` last.
@@ -136,6 +142,7 @@ impl Watches {
         let Some(node) = self.nodes.get_mut(&wd) else {
             return;
         };
+        self.adrift.push(wd);
         let above = std::mem::replace(&mut node.above, NOWHERE);
         let next = std::mem::replace(&mut node.next, NONE);
         let before = std::mem::replace(&mut node.before, NONE);
