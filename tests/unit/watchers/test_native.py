@@ -191,6 +191,7 @@ def test_two_thousand_nested_directories_at_once(ear, source):
     thread.start()
     while thread.is_alive():
         ear.take(ear.watcher.read())
+        thread.join(0.002)  # or it would wait for the interpreter at each of its calls
     ear.take(ear.watcher.drain())
     top = min(ear.hints.deep, key=len)
     assert top == b"nest"  # which covers all
