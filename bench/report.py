@@ -28,7 +28,7 @@ def summary(log: Log, bodies: list[str], peers: list[str], node: str, notes: lis
         return [row for row in rows if table.judge(log, row) or failed(row)]
 
     rows = measured(table.speed_rows(bodies[0], node, log))
-    parts = [f"## syncd, {bodies[0]} kernel\n\n", table.render(rows, log, failed), floor_note(log)]
+    parts = [f"## syncd, {bodies[0]} kernel\n\n", table.render(rows, log, failed), floor_note(log), burst_note(log)]
     for body in bodies[1:]:
         parts += [f"\n## Beside it: the {body} kernel (it must be right, not fast)\n\n"]
         parts += [table.render(measured(table.speed_rows(body, node, log)), log, failed)]
@@ -53,6 +53,17 @@ def floor_note(log: Log) -> str:
     return (
         f"\nThe floor's p50 in place is {share:.2f} × (1.3 × {bare:.3f} ms of bare system calls + {woken:.3f} ms for being "
         f"woken and answering): {word}.\n"
+    )
+
+
+def burst_note(log: Log) -> str:
+    """What no mirror that checks what it publishes can go below."""
+    spent, files = (sorted(log.rounds("burst", "bare", metric).values()) for metric in ("ms", "files"))
+    if not spent:
+        return ""
+    return (
+        f"\nThe bare system calls of publishing {files[0]:,.0f} of the burst's files in place, by two threads that have all "
+        f"content in memory, take {median(spent):.0f} ms ({spent[0]:.0f} … {spent[-1]:.0f}, {len(spent)} rounds).\n"
     )
 
 

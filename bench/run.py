@@ -71,7 +71,7 @@ def build(into: Path) -> Path:
     """Compile the floor, its bare calls and the probe."""
     into.mkdir()
     for name, source in PROGRAMS.items():
-        command = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-o", str(into / name), str(HERE / source)]
+        command = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-pthread", "-o", str(into / name), str(HERE / source)]
         subprocess.run(command, check=True)
     return into
 
@@ -115,8 +115,9 @@ def measure(bench: Bench, effort: Effort, choice: Choice) -> list[str]:
             work = partial(axes.lag, bench, every[name]) if name in every else partial(axes.bare, bench)
             attempt(log, "lag", name, round_, partial(work, round_, *pace))
     if "burst" in choice.axes:
-        for round_, name in rounds("burst", effort.burst, ["floor", judged, "rsync"], beside):
-            attempt(log, "burst", name, round_, partial(axes.burst, bench, every.get(name), round_))
+        for round_, name in rounds("burst", effort.burst, ["floor", judged, "rsync", "bare"], beside):
+            work = partial(axes.bare_burst, bench) if name == "bare" else partial(axes.burst, bench, every.get(name))
+            attempt(log, "burst", name, round_, partial(work, round_))
     if "node" in choice.axes:
         # In a quick run the other bodies come last of all, with what time is left: their copies take the longest.
         for round_, name in rounds("node", effort.node, [judged, "cp and rsync"], [] if quick else beside):

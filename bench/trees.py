@@ -136,17 +136,18 @@ def repository(root: Path, files: int = 3_000, apart: int = 2_000) -> None:
     git(root, "checkout", "-q", "left")
 
 
-def git(root: Path, *arguments: str) -> None:
-    """Run git in `root`, without the settings of the person who runs it."""
+def git(root: Path, *arguments: str) -> str:
+    """What git says, run in `root` without the settings of the person who runs it."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    subprocess.run(
+    done = subprocess.run(
         [*GIT, *arguments],
         cwd=root,
         check=True,
         env=clean | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        capture_output=True,
+        text=True,
     )
+    return done.stdout
 
 
 def many(root: Path, files: int) -> None:

@@ -46,7 +46,7 @@ def _facts(source: bytes | None, target: bytes | None) -> tuple[dict[str, Any], 
     if body == "pure" and sys.platform == "linux":
         warnings.append("the pure kernel is right but slow; install a Rust compiler and reinstall syncd")
     if (found := limits()) is not None:
-        facts["inotify limits"] = str(found._asdict())
+        facts["inotify limits"] = found._asdict()
     for name, path in (("source", source), ("target", target)):
         if path is not None:
             _filesystem(name, path, facts, warnings)
