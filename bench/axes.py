@@ -149,13 +149,15 @@ def bare_burst(bench: Bench, round_: int) -> None:
     """The same files written anew by the system calls of publishing alone: what no mirror that checks can go below."""
     with bench.scratch.fresh(trees.REPOSITORY) as top:
         subprocess.run(["cp", "-a", f"{top}/src", f"{top}/dst"], check=True)
-        changed = trees.git(top / "src", "diff", "--name-only", "--diff-filter=M", "left", "right")
-        (top / "list").write_text(changed)
-        os.sync()
-        command = [str(bench.programs / "bare"), "publish", str(top / "dst"), str(top / "list")]
+        (top / "staging").mkdir()
+        left, right = (trees.sizes(top / "src", branch) for branch in ("left", "right"))
+        changed = trees.git(top / "src", "diff", "--name-only", "--diff-filter=M", "left", "right").splitlines()
+        lines = [f"{'-' if right[path] < left[path] else '+'}{path}\n" for path in changed]
+        (top / "list").write_text("".join(lines))
+        command = [str(bench.programs / "bare"), "publish", *(str(top / name) for name in ("dst", "staging", "list"))]
         said = subprocess.run(command, capture_output=True, text=True, check=True)
         bench.log.add("burst", "bare", round_, "ms", int(said.stdout) / 1e6)
-        bench.log.add("burst", "bare", round_, "files", changed.count("\n"))
+        bench.log.add("burst", "bare", round_, "files", len(lines))
 
 
 def _checkouts(bench: Bench, name: str, top: Path, round_: int, running: Running | None) -> None:

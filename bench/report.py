@@ -62,8 +62,8 @@ def burst_note(log: Log) -> str:
     if not spent:
         return ""
     return (
-        f"\nThe bare system calls of publishing {files[0]:,.0f} of the burst's files in place, by two threads that have all "
-        f"content in memory, take {median(spent):.0f} ms ({spent[0]:.0f} … {spent[-1]:.0f}, {len(spent)} rounds).\n"
+        f"\nThe bare system calls of publishing {files[0]:,.0f} of the burst's files, by two threads that have all content in "
+        f"memory, take {median(spent):.0f} ms ({spent[0]:.0f} … {spent[-1]:.0f}, {len(spent)} rounds).\n"
     )
 
 

@@ -150,6 +150,12 @@ def git(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def sizes(root: Path, revision: str) -> dict[str, int]:
+    """The bytes of every file of a revision."""
+    listed = (line.split(maxsplit=4) for line in git(root, "ls-tree", "-r", "-l", revision).splitlines())
+    return {path: int(size) for _, _, _, size, path in listed}
+
+
 def many(root: Path, files: int) -> None:
     """`files` small files, 100 to a directory: for what grows with their number alone."""
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)

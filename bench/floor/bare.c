@@ -6,9 +6,11 @@
  * writing (inotify, blocking read) and answers with one rename of TARGET's neighbour onto TARGET; the parent waits for that
  * with inotify too. The time from just before close() to the parent's wake-up is printed: two wake-ups and one rename.
  *
- * bare publish TARGET LIST: the calls of syncd's publishing in place and nothing else: each file named in LIST is pinned,
- * proved to have no writer, reserved, written, given its time and read again, by one thread for each of two processors
- * that have all content in memory. The whole time in nanoseconds. */
+ * bare publish TARGET STAGING LIST: the calls with which syncd publishes files and nothing else, by two threads that have
+ * all content in memory. A line "+NAME" of LIST: written in place, one byte longer (pinned, proved to have no writer,
+ * reserved, written, given its time, read again). A line "-NAME": replaced by one that is a byte shorter (written in
+ * STAGING, the old one linked there, renamed over, the old one proved to have no writer and removed). The whole time in
+ * nanoseconds. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <libgen.h>
@@ -49,37 +51,59 @@ static int watch(const char *directory, unsigned mask)
 }
 
 static char *names[1 << 16];
-static int named, top;
+static int named, top, staging;
+static const struct timespec times[2] = {{0, UTIME_OMIT}, {1700000000, 0}};
 
-static void rewrite(const char *name)
+/* Open what has a name, and prove that nobody writes it. */
+static int alone(int dir, const char *name, char by[40], struct stat *st)
+{
+    int pin = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (pin < 0 || fstat(pin, st) || st->st_size + 1 > (off_t)sizeof data) perror(name), exit(1);
+    snprintf(by, 40, "/proc/self/fd/%d", pin);
+    int reader = open(by, O_RDONLY | O_CLOEXEC);
+    if (fcntl(reader, F_SETLEASE, F_RDLCK) || fcntl(reader, F_SETLEASE, F_UNLCK)) perror("lease"), exit(1);
+    return reader;
+}
+
+static void lengthen(const char *name)
 {
     char by[40], back[1 << 17];
     struct stat st;
-    struct timespec times[2] = {{0, UTIME_OMIT}, {1700000000, 0}};
-    int pin = openat(top, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), reader, writer;
-    if (pin < 0 || fstat(pin, &st) || st.st_size + 1 > (off_t)sizeof back) perror(name), exit(1);
-    snprintf(by, sizeof by, "/proc/self/fd/%d", pin);
-    reader = open(by, O_RDONLY | O_CLOEXEC);
-    if (fcntl(reader, F_SETLEASE, F_RDLCK) || fcntl(reader, F_SETLEASE, F_UNLCK)) perror("lease"), exit(1);
-    writer = open(by, O_WRONLY | O_CLOEXEC), fstat(writer, &st), fallocate(writer, FALLOC_FL_KEEP_SIZE, 0, st.st_size + 1);
+    int reader = alone(top, name, by, &st), writer = open(by, O_WRONLY | O_CLOEXEC);
+    fstat(writer, &st), fallocate(writer, FALLOC_FL_KEEP_SIZE, 0, st.st_size + 1);
     if (pwrite(writer, data, st.st_size + 1, 0) != st.st_size + 1) perror("write"), exit(1);
     futimens(writer, times), fstat(writer, &st);
     if (pread(reader, back, sizeof back, 0) != st.st_size) perror("read"), exit(1);
-    close(writer), close(reader), close(pin);
+    close(writer), close(reader), close(atoi(strrchr(by, '/') + 1));
+}
+
+static void replace(const char *name, int number)
+{
+    char by[40], new[16], old[16];
+    struct stat st;
+    snprintf(new, sizeof new, "new-%d", number), snprintf(old, sizeof old, "old-%d", number);
+    if (fstatat(top, name, &st, AT_SYMLINK_NOFOLLOW)) perror(name), exit(1);
+    int out = openat(staging, new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (pwrite(out, data, st.st_size - 1, 0) != st.st_size - 1) perror("write"), exit(1);
+    futimens(out, times), fstat(out, &st), fstatat(top, name, &st, AT_SYMLINK_NOFOLLOW);
+    if (linkat(top, name, staging, old, 0) || renameat(staging, new, top, name)) perror(name), exit(1);
+    fstat(out, &st);
+    int kept = alone(staging, old, by, &st);
+    close(kept), close(atoi(strrchr(by, '/') + 1)), unlinkat(staging, old, 0), close(out);
 }
 
 static void *every_second(void *first)
 {
-    for (int i = first != NULL; i < named; i += 2) rewrite(names[i]);
+    for (int i = first != NULL; i < named; i += 2) *names[i] == '+' ? lengthen(names[i] + 1) : replace(names[i] + 1, i);
     return NULL;
 }
 
-static int publish(const char *target, const char *list)
+static int publish(const char *target, const char *beside, const char *list)
 {
     FILE *file = fopen(list, "r");
     char *line = NULL;
     size_t room = 0;
-    if (!file || (top = open(target, O_PATH)) < 0) return perror(list), 1;
+    if (!file || (top = open(target, O_PATH)) < 0 || (staging = open(beside, O_PATH)) < 0) return perror(list), 1;
     for (ssize_t n; named < 1 << 16 && (n = getline(&line, &room, file)) > 0;)
         line[n - 1] = 0, names[named++] = strdup(line);
     pthread_t other;
@@ -91,7 +115,7 @@ static int publish(const char *target, const char *list)
 
 int main(int argc, char **argv)
 {
-    if (argc == 4 && !strcmp(argv[1], "publish")) return publish(argv[2], argv[3]);
+    if (argc == 5 && !strcmp(argv[1], "publish")) return publish(argv[2], argv[3], argv[4]);
     if (argc != 6) return 2;
     char *source = argv[2], *target = argv[3], *source_dir = dirname(strdup(source)), *target_dir = dirname(strdup(target));
     char *source_name = basename(strdup(source)), *target_name = basename(strdup(target));
