@@ -197,8 +197,9 @@ class Diff(Protocol):
         """The rows whose line has a verb other than LEAVE, in the order in which `place` needs them.
 
         1. puts and replacements of directories, parents first;
-        2. puts, replacements and records of everything else and records of directories, in path order;
+        2. puts, replacements and records of everything else, in path order;
         3. removals, in the reverse of path order;
+        4. records of directories, in path order: their times vouch for the removals, also when these were cut short;
         (directory modes are set last, by `place` itself, when the last slice is done).
         """
 

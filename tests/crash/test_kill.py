@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -214,6 +215,32 @@ def test_a_damaged_baseline_loses_nothing(tmp_path: Path, damage: str) -> None:
     assert set(before.values()) <= kept
     for path, seen in read_tree(scene.source).items():
         assert read_tree(scene.target)[path] == seen
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
+@pytest.mark.parametrize("whole", [True, False], ids=["directory", "files"])
+def test_removals_that_were_cut_short_are_still_vouched_for(tmp_path: Path, how: int, whole: bool) -> None:
+    """More of them than the guard lets pass without a trace: the next run goes on, and asks nobody."""
+    scene = Scene(tmp_path, seed=3, files=17)
+    many = scene.source / "d1" / "many"
+    many.mkdir()
+    for number in range(300):
+        (many / f"{number}").write_bytes(b"one of many")
+    scene.check()
+    for path in many.iterdir():
+        path.unlink()
+    if whole:
+        many.rmdir()
+    command = [*SYNCD, "sync", str(scene.source), str(scene.target)]
+    with subprocess.Popen(command, env=scene.env | {"SYNCD_CRASH_AT": "publish-removed:20:stop"}) as process:
+        os.waitpid(process.pid, os.WUNTRACED)
+        process.send_signal(how)
+        process.send_signal(signal.SIGCONT)
+        process.wait(60)
+    if how == signal.SIGKILL:
+        assert len(os.listdir(scene.target / "d1" / "many")) == 280
+    scene.check()
 
 
 def test_intents_are_seen_open_by_the_format_alone(tmp_path: Path) -> None:

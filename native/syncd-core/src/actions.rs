@@ -65,6 +65,11 @@ impl Action<'_> {
         self.verb == Verb::Remove
     }
 
+    /// A directory's row is to be learnt. Its time vouches for what was removed from it, so that comes first.
+    pub fn records_dir(&self) -> bool {
+        self.verb == Verb::Record && self.source_kind() == Some(Kind::Dir)
+    }
+
     /// What the source holds.
     pub fn source_kind(&self) -> Option<Kind> {
         self.item.source.as_ref().map(|seen| seen.kind)
@@ -91,6 +96,7 @@ impl Actions {
         let rank = |step: &Step| match actions.action(step) {
             Some(action) if action.makes_dir() => 0,
             Some(action) if action.removes() => 2,
+            Some(action) if action.records_dir() => 3,
             _ => 1,
         };
         let path_of = |step: &Step| actions.action(step).map_or(&[][..], |action| action.path);

@@ -95,8 +95,13 @@ class PureDiff:
         chosen.sort(key=lambda action: parts(action.row.path))
         directories = [action for action in chosen if action.makes_directory]
         removals = [action for action in reversed(chosen) if action.verb is Verb.REMOVE]
-        rest = [a for a in chosen if a.verb not in (Verb.LEAVE, Verb.REMOVE) and not a.makes_directory]
-        return PureActions([*directories, *rest, *removals])
+        times = [action for action in chosen if action.records_directory]
+        rest = [
+            action
+            for action in chosen
+            if action.verb not in (Verb.LEAVE, Verb.REMOVE) and not (action.makes_directory or action.records_directory)
+        ]
+        return PureActions([*directories, *rest, *removals, *times])
 
 
 class Action(NamedTuple):
@@ -104,6 +109,11 @@ class Action(NamedTuple):
 
     verb: Verb
     row: Row
+
+    @property
+    def records_directory(self) -> bool:
+        """Its time vouches for what was removed from it, so that comes first."""
+        return self.verb is Verb.RECORD and self.row.source is not None and self.row.source.kind == Kind.DIR
 
     @property
     def makes_directory(self) -> bool:

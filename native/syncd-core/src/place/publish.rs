@@ -19,7 +19,7 @@ use crate::path;
 use crate::read::{hash, reopen};
 use crate::walk::names;
 
-/// Carry out a slice: directories, then everything else on all cores, then removals.
+/// Carry out a slice: directories, then everything else on all cores, then removals, then the times of directories.
 pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) -> Vec<Option<End>> {
     let mut ends: Vec<Option<End>> = Vec::with_capacity(slice.len());
     let mut ready: Vec<Option<Taken>> = Vec::with_capacity(slice.len());
@@ -42,10 +42,11 @@ pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) ->
     let groups = [
         (chosen(&|action| action.makes_dir()), usize::MAX),
         (
-            chosen(&|action| !action.makes_dir() && !action.removes()),
+            chosen(&|action| !action.makes_dir() && !action.removes() && !action.records_dir()),
             RUN,
         ),
         (chosen(&|action| action.removes()), usize::MAX),
+        (chosen(&|action| action.records_dir()), usize::MAX),
     ];
     for (number, (group, run)) in groups.iter().enumerate() {
         let removals = number == 2;
