@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from syncd.control.locks import LockWatch
 from syncd.control.status import State, Status
 from syncd.engine.cycle import Announce, cycle, express
-from syncd.engine.ignore import names_rule_file
+from syncd.engine.ignore import names_rule_file, takes_rules_away
 from syncd.engine.moves import candidates
 from syncd.engine.pair import Pair
 from syncd.engine.settle import Settle
@@ -226,6 +226,7 @@ class Runner:
     def _work(self) -> float | None:
         """Run every cycle that is ready. When the next one is due (monotonic); None: nothing is pending."""
         if self._is_at_rest:
+            self._show_state()
             return None
         while not self._stop:
             now = time.monotonic()
@@ -237,7 +238,20 @@ class Runner:
             if batch is None:
                 break
             self._cycle(batch)
+        self._show_state()
         return self._due()
+
+    def _show_state(self) -> None:
+        """What came since the last cycle, or passed without one, is to be seen, too."""
+        if (state := self._state(self.status.halt)) is not self.status.state and not self._stop:
+            self._show(state=state)
+
+    def _state(self, halt: Halt | None) -> State:
+        if halt:
+            return State.HALTED
+        if self._busy or self._retry:
+            return State.WAITING
+        return State.SETTLING if self._settle else State.IN_SYNC
 
     def _overdue(self, now: float) -> Batch | None:
         if self._retry and now >= self._retry[0]:
@@ -262,7 +276,11 @@ class Runner:
     def _cycle(self, batch: Batch) -> CycleReport:
         if self.status.halt is not None or self._retry is not None:
             batch = batch._replace(everything=True)
-        if batch.everything or names_rule_file(batch.paths, self.pair.settings):
+        if (
+            batch.everything
+            or names_rule_file(batch.paths, self.pair.settings)
+            or takes_rules_away(batch, self.pair.rules)
+        ):
             return self._full_cycle(batch._replace(everything=True))
         patient = bool(self._busy) and batch.paths <= self._busy.keys()
         done = self._try(batch, patient=patient)
@@ -338,17 +356,10 @@ class Runner:
         old = self.status
         if done.lag is not None:
             self._lags.append(done.lag)
-        state = State.IN_SYNC
-        if done.halt:
-            state = State.HALTED
-        elif self._busy or self._retry:
-            state = State.WAITING
-        elif self._settle:
-            state = State.SETTLING
         now = time.time()
         problems = done.problems if done.full or not old.problems else _merge(old.problems, done, batch)
         self._show(
-            state=state, cycles=done.number, last=done, last_at=now, lags=self._lags,
+            state=self._state(done.halt), cycles=done.number, last=done, last_at=now, lags=self._lags,
             entries=done.entries or old.entries, problems=problems, busy=tuple(self._busy),
             drift=done.drift if done.full else old.drift, drift_at=now if done.full else old.drift_at,
             others=len(done.others) if done.full else old.others, halt=done.halt,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from syncd.kernel.contract import Kernel, Rules, RuleSource
+from syncd.model.change import Batch
+from syncd.model.path import any_above
 from syncd.model.settings import Settings
 
 VCS = b".git\n.hg\n.svn\n.jj\n"
@@ -23,6 +25,15 @@ def compile_rules(kernel: Kernel, settings: Settings) -> Rules:
         last.append(RuleSource("--ignore", "\n".join(settings.ignore).encode("utf-8", "surrogateescape")))
     last.append(RuleSource("built-in (syncd's own files)", OWN))
     return kernel.compile_rules(first, nested, last, settings.overlays)
+
+
+def takes_rules_away(batch: Batch, rules: Rules) -> bool:
+    """Whether a directory that taught rules, or one above it, was moved, removed or replaced: its rules went along.
+
+    One that only came with rules of its own is taken in, too: whoever listed it may have learnt them before.
+    """
+    gone = batch.removed | batch.deep
+    return bool(gone) and any(top in gone or any_above(top, gone) for top in rules.taught())
 
 
 def names_rule_file(paths: frozenset[bytes], settings: Settings) -> bool:

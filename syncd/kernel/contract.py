@@ -128,6 +128,9 @@ class Rules(Protocol):
     def excluded(self, path: bytes, is_dir: bool) -> bool:
         """Whether `path` is ignored or an overlay, or lies below one. Judged top-down, as git does."""
 
+    def taught(self) -> list[bytes]:
+        """The directories whose rule files were read, in no order."""
+
     def explain(self, path: bytes, is_dir: bool) -> Verdict | None:
         """The deciding rule, or None if no rule speaks of the path or of a directory above it.
 

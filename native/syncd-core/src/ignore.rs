@@ -176,6 +176,12 @@ impl Ignore {
         }
     }
 
+    /// The directories whose rule files were read.
+    pub fn taught(&self) -> Vec<Vec<u8>> {
+        let learnt = self.learnt.read().unwrap_or_else(PoisonError::into_inner);
+        learnt.keys().cloned().collect()
+    }
+
     fn knows(&self, dir: &[u8], place: usize) -> bool {
         let learnt = self.learnt.read().unwrap_or_else(PoisonError::into_inner);
         learnt

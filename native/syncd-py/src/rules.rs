@@ -64,6 +64,12 @@ impl Rules {
         self.inner.overlay_within(path)
     }
 
+    /// The directories whose rule files were read.
+    fn taught<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        let taught = self.inner.taught();
+        taught.iter().map(|dir| PyBytes::new(py, dir)).collect()
+    }
+
     /// The deciding rule, or None.
     fn explain<'py>(
         &self,

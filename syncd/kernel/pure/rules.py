@@ -105,6 +105,9 @@ class PureRules:
         """Whether an overlay lies at or below `path`."""
         return any(is_within(overlay, path) for overlay in self._overlays)
 
+    def taught(self) -> list[bytes]:
+        return list({directory for _, learnt in self._nested for directory in learnt})
+
     def enter(self, directory: bytes, dir_fd: int, names: Collection[bytes]) -> None:
         """Learn the rule files among `names`, the listing of `directory`. Call before judging them.
 
