@@ -128,6 +128,9 @@ class Rules(Protocol):
     def excluded(self, path: bytes, is_dir: bool) -> bool:
         """Whether `path` is ignored or an overlay, or lies below one. Judged top-down, as git does."""
 
+    def teaches(self, path: bytes) -> bool:
+        """Whether a file at `path` would be read as a rule file, also if it is ignored itself."""
+
     def taught(self) -> list[bytes]:
         """The directories whose rule files were read, in no order."""
 

@@ -248,7 +248,10 @@ class PyinotifyWatcher:
             self._look(batch, [path], lambda top, places: self._walk(top, places[0]))
 
     def _excluded(self, path: bytes, is_dir: bool) -> bool:
-        return self._rules is None or self._rules.excluded(path, is_dir)
+        if self._rules is None:
+            return True
+        # A rule file that is ignored itself is none of the source's, but what it says has changed.
+        return self._rules.excluded(path, is_dir) and not self._rules.teaches(path)
 
     def _settle(self, batch: _Batch) -> None:
         """After the events of one read: let go of directories that were moved away."""

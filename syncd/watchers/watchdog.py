@@ -225,9 +225,11 @@ class WatchdogWatcher:
         return full[len(top) :] if full.startswith(top) else None
 
     def _unless_excluded(self, path: bytes | None, is_dir: bool) -> bytes | None:
-        if path is None or self._rules is None or (path and self._rules.excluded(path, is_dir)):
+        if path is None or self._rules is None:
             return None
-        return path
+        # A rule file that is ignored itself is none of the source's, but what it says has changed.
+        excluded = path and self._rules.excluded(path, is_dir) and not self._rules.teaches(path)
+        return None if excluded else path
 
     def _teach_new(self, words: Words, made: Sequence[bytes]) -> None:
         """Let the rules learn the rule files of directories that appeared."""

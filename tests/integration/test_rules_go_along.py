@@ -71,6 +71,22 @@ def test_rules_go_along(tmp_path: Path, deed: Callable[[Path, Path], None]) -> N
         assert run("verify", str(source), str(target), env=watch.env).returncode == 0
 
 
+@pytest.mark.parametrize("watcher", ["auto", "watchdog"])
+def test_a_rule_file_that_is_ignored_itself_still_rules(tmp_path: Path, watcher: str) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "d").mkdir(parents=True)
+    (source / "d/.syncdignore").write_text("x\n")
+    (source / "d/x").write_text("ignored")
+    with watching(source, target, tmp_path / "home", "--ignore", ".*", "--watcher", watcher) as watch:
+        assert watch.flush() == 0
+        assert not (target / "d/x").exists()
+        (source / "d/.syncdignore").write_text("y\n")
+        eventually((target / "d/x").exists, "nobody read the rules anew")
+        (source / "d/y").write_text("ignored now")
+        assert watch.flush() == 0
+        assert sorted(path.name for path in (target / "d").iterdir()) == ["x"]
+
+
 def test_the_state_tells_of_what_waits_and_of_what_passed(tmp_path: Path) -> None:
     """What a lock keeps back is not in sync; a temporary name that came and went leaves no state behind."""
     source, target = tmp_path / "source", tmp_path / "target"

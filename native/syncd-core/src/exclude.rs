@@ -26,6 +26,12 @@ pub trait Excluder: Sync {
 
     /// Whether an overlay is at `path` or below it.
     fn overlay_within(&self, path: &[u8]) -> bool;
+
+    /// Whether a file at `path` would be read as a rule file, also if it is excluded itself.
+    fn teaches(&self, path: &[u8]) -> bool {
+        let _ = path;
+        false
+    }
 }
 
 /// Excludes nothing.

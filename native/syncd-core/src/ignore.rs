@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::exclude::Excluder;
 use crate::glob::Shape;
+use crate::path;
 
 /// A larger rule file is not read at all.
 pub const MAX_SIZE: usize = 1 << 20;
@@ -202,6 +203,12 @@ impl Ignore {
 }
 
 impl Excluder for Ignore {
+    fn teaches(&self, path: &[u8]) -> bool {
+        let (above, name) = path::split(path);
+        self.nested.iter().any(|nested| **nested == *name)
+            && (above.is_empty() || !self.excluded(above, true))
+    }
+
     /// The first reading of a rule file holds. One that cannot be read, is larger than 1 MiB or is no
     /// regular file has no rules.
     fn enter(&self, dir: &[u8], dirfd: BorrowedFd<'_>, names: &[&[u8]]) {

@@ -64,6 +64,11 @@ impl Rules {
         self.inner.overlay_within(path)
     }
 
+    /// Whether a file at `path` would be read as a rule file, also if it is ignored itself.
+    fn teaches(&self, path: &[u8]) -> bool {
+        self.inner.teaches(path)
+    }
+
     /// The directories whose rule files were read.
     fn taught<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
         let taught = self.inner.taught();

@@ -105,6 +105,10 @@ class PureRules:
         """Whether an overlay lies at or below `path`."""
         return any(is_within(overlay, path) for overlay in self._overlays)
 
+    def teaches(self, path: bytes) -> bool:
+        above, _, name = path.rpartition(b"/")
+        return any(name == nested for nested, _ in self._nested) and not (above and self.excluded(above, True))
+
     def taught(self) -> list[bytes]:
         return list({directory for _, learnt in self._nested for directory in learnt})
 
