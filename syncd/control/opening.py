@@ -279,10 +279,8 @@ def _own(entry: Entry, digest: bytes | int | None, intent: Intent, known: Agreed
             or (kind == Kind.LINK and entry.link == want_link)
         ):
             seen = entry.seen
-            stood = kind == Kind.DIR and known is not None and known.kind == Kind.DIR
-            source = (
-                known.source if stood and known is not None else NOWHERE
-            )  # its time vouches for what is removed yet
+            # A directory that stood there before: its time vouches for what is still to be removed from it.
+            source = known.source if known is not None and kind == known.kind == Kind.DIR else NOWHERE
             return Agreed(entry.kind, seen.mode & 0o1777, seen.mtime_ns, content, entry.link, source, seen)
     return None
 

@@ -251,7 +251,7 @@ class PyinotifyWatcher:
         if self._rules is None:
             return True
         # A rule file that is ignored itself is none of the source's, but what it says has changed.
-        return self._rules.excluded(path, is_dir) and not self._rules.teaches(path)
+        return self._rules.excluded(path, is_dir) and (is_dir or not self._rules.teaches(path))
 
     def _settle(self, batch: _Batch) -> None:
         """After the events of one read: let go of directories that were moved away."""

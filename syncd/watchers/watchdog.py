@@ -228,7 +228,7 @@ class WatchdogWatcher:
         if path is None or self._rules is None:
             return None
         # A rule file that is ignored itself is none of the source's, but what it says has changed.
-        excluded = path and self._rules.excluded(path, is_dir) and not self._rules.teaches(path)
+        excluded = path and self._rules.excluded(path, is_dir) and (is_dir or not self._rules.teaches(path))
         return None if excluded else path
 
     def _teach_new(self, words: Words, made: Sequence[bytes]) -> None:

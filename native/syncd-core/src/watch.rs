@@ -265,6 +265,8 @@ impl Work<'_> {
     fn excluded(&self, path: &[u8], is_dir: bool) -> bool {
         let rules = self.known.rules.as_ref();
         // A rule file that is ignored itself is none of the source's, but what it says has changed.
-        rules.is_none_or(|rules| rules.excluded_child(path, is_dir) && !rules.teaches(path))
+        rules.is_none_or(|rules| {
+            rules.excluded_child(path, is_dir) && (is_dir || !rules.teaches(path))
+        })
     }
 }

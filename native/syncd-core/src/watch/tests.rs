@@ -284,3 +284,19 @@ fn a_watch_set_behind_a_rename_goes() {
     fs::write(scene.path("back/x"), "").unwrap();
     assert_eq!(scene.ready(), ["back/x"]);
 }
+
+#[test]
+fn an_ignored_rule_file_is_heard_and_a_directory_of_its_name_is_not() {
+    let scene = Scene::new(&["a"]);
+    let text: &[u8] = b".ignore\n";
+    let rules = Ignore::new([text], vec![b".ignore".to_vec()], [], BTreeSet::new());
+    let root = scene.root();
+    let covered = scene.watcher.cover(root.fd(), Arc::new(rules), None);
+    assert_eq!(covered.unwrap().watched, 2);
+    fs::create_dir(scene.path("a/.ignore")).unwrap();
+    fs::write(scene.path("a/.ignore/x"), "").unwrap();
+    fs::write(scene.path(".ignore"), "").unwrap();
+    assert_eq!(scene.ready(), [".ignore"]);
+    let shared = scene.watcher.shared().unwrap();
+    assert_eq!(shared.with_known(|work| work.known.watches.len()), 2);
+}
