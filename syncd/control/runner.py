@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from syncd.control.locks import LockWatch
+from syncd.control.remembered import FEW, Remembered
 from syncd.control.status import State, Status
 from syncd.engine.cycle import Announce, cycle, express
 from syncd.engine.ignore import names_rule_file, takes_rules_away
@@ -30,8 +31,6 @@ from syncd.model.path import any_above
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.system.mounts import Mount, mount_of, mounts_below, open_changes
 
-REMEMBERED = 256  # words of the watcher, and writes, of which `explain` can tell the time
-FEW = 64  # paths named at once that are worth remembering
 LAGS = 1000  # lags kept for the percentiles
 BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0  # seconds between tries on a full target, a root or a place that fails
@@ -465,23 +464,6 @@ class Runner:
         self._hear(barrier=True)
         self._settle.flush()
         return self._cycle(EVERYTHING)
-
-
-class Remembered:
-    """When paths were named last; a burst is not worth remembering, and old ones go. Any thread may ask."""
-
-    def __init__(self) -> None:
-        self._named: deque[tuple[float, frozenset[bytes]]] = deque(maxlen=REMEMBERED)
-
-    def note(self, paths: frozenset[bytes], now: float) -> None:
-        """They are named at the monotonic time `now`."""
-        if len(paths) <= FEW:
-            self._named.append((now, paths))
-
-    def last(self, path: bytes) -> float | None:
-        """When `path` was named last, in seconds since 1970; None if that is not remembered."""
-        when = next((when for when, paths in reversed(tuple(self._named)) if path in paths), None)
-        return None if when is None else time.time() - (time.monotonic() - when)
 
 
 def _later(before: tuple[float, float] | None, now: float) -> tuple[float, float]:

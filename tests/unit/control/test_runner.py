@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from syncd.control.runner import REMEMBERED, Remembered, Runner, _merge
+from syncd.control.remembered import REMEMBERED, Remembered
+from syncd.control.runner import Runner, _merge
 from syncd.control.status import State, Status
 from syncd.errors import SyncdError, UsageError
 from syncd.model.change import Batch, Hints
