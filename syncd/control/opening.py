@@ -40,8 +40,9 @@ class Opened:
         """Flush the target, mark the baseline clean, release the lock. Raises OSError of the flush."""
         pair = self.pair
         try:
-            flushed = clean and not pair.baseline.notes.get("damaged") and _flush(pair)
-            pair.baseline.close(clean=bool(flushed and pair.trusted), run=_run(pair.settings.target))
+            if clean:
+                _flush(pair)
+            pair.baseline.close(clean=clean and pair.trusted, damaged=False, run=_run(pair.settings.target))
         finally:
             pair.staging.close()
             self.lock.release()
@@ -188,18 +189,15 @@ def _is_trusted(baseline: Baseline, target: bytes) -> bool:
     return bool(notes.get("clean")) or notes.get("run") == _run(target)
 
 
-def _flush(pair: Pair) -> bool:
+def _flush(pair: Pair) -> None:
+    """Write out the target. Raises OSError, also of a write since the pair was opened; then it is not believed."""
     from syncd.system.libc import syncfs
 
-    fd = os.open(pair.settings.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        syncfs(fd)
+        syncfs(pair.staging.fd)  # open since then, so that it is told of a failure that others were told of before
     except OSError:
         pair.baseline.note(damaged=True)
         raise
-    finally:
-        os.close(fd)
-    return True
 
 
 def _finish_intents(pair: Pair, notes: list[str]) -> None:
@@ -246,16 +244,18 @@ def _finish_intents(pair: Pair, notes: list[str]) -> None:
 def _take_back_dropped(pair: Pair) -> None:
     """After an unclean boot or mount: a removal that the disk has forgotten is done again.
 
-    What stands there as the baseline had it, its time included, is syncd's own and gets its row back, so that
-    the table removes it once more. Anything else is a container's.
+    What stands there as the baseline once had it, its time included, is syncd's own and gets its row back, so
+    that the table removes it once more. Anything else is a container's.
     """
     with pair.roots() as roots:
         if isinstance(roots, Halt):
             return
         dropped = pair.baseline.dropped()
-        there = pair.kernel.stat_many(roots[1], [path for path, _ in dropped])
+        paths = sorted({path for path, _ in dropped})
+        there = dict(zip(paths, pair.kernel.stat_many(roots[1], paths), strict=True))
         rows: list[tuple[bytes, Agreed | None]] = []
-        for (path, row), entry in zip(dropped, there, strict=True):
+        for path, row in dropped:
+            entry = there[path]
             if not isinstance(entry, Entry) or entry.kind != row.kind:
                 continue
             same_file = (entry.seen.size, entry.seen.mtime_ns) == (row.target.size, row.mtime_ns)

@@ -83,15 +83,17 @@ class Baseline:
         self.known = False  # `open` begins a new generation; the old files go
 
     def dropped(self) -> list[tuple[bytes, Agreed]]:
-        """Rows of the checkpoints still kept that the baseline has no more. Raises OSError. For recovery."""
-        before: dict[bytes, Agreed] = {}
-        for _, path in sorted((number, path) for path, kind, number in self._files() if kind == "baseline"):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                before |= dict(self.kernel.load_tree([fd]).base.rows())
-            finally:
+        """Rows of the files still kept, at paths that the baseline has no more. Raises OSError. For recovery.
+
+        A path that was written several times is there as often: the disk may remember any of them.
+        """
+        fds: list[int] = []
+        try:
+            fds += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path, _, _ in self._files()]
+            return [(path, row) for path, row in self.kernel.former(fds, self.base) if path]
+        finally:
+            for fd in fds:
                 os.close(fd)
-        return [(path, row) for path, row in sorted(before.items()) if path and self.base.get(path) is None]
 
     @property
     def checkpoint_due(self) -> bool:

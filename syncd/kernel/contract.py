@@ -513,5 +513,12 @@ class Kernel(Protocol):
         outcomes frame follows them. An empty file is an empty journal. The rows' root (path b"") may hold the root's fingerprints.
         """
 
+    def former(self, fds: Sequence[int], base: Base) -> list[tuple[bytes, Agreed]]:
+        """Rows that state files once set at paths where `base` has none, in the order of writing, for recovery.
+
+        Each file is read to its end or its first bad frame, which costs only what follows it. Raises OSError only
+        for a failed read.
+        """
+
     def note(self, journal: int, note: bytes) -> None:
         """Append one N frame (after the 8 bytes if the file is empty), in one write."""

@@ -230,6 +230,25 @@ def test_each_body_reads_the_others_files(kernel: Kernel, files: Files, writer: 
     assert again == checkpoint(other, files, expected)
 
 
+def test_former_rows_are_all_that_were_set_and_are_gone(kernel: Kernel, files: Files) -> None:
+    first, second, third = (agreed(mtime_ns=n) for n in (1, 2, 3))
+    start = checkpoint(kernel, files, [(b"gone", first), (b"kept", first)])
+    lines = [
+        frame(b"O", row_bytes(as_row(b"gone", second))),
+        frame(b"I", row_bytes(as_row(b"gone", third))),
+        frame(b"O", row_bytes(as_row(b"kept", second)) + row_bytes(as_row(b"d/below", third))),
+        frame(b"O", row_bytes(as_row(b"gone", None)) + row_bytes(as_row(b"d", None))),
+    ]
+    base = loaded(kernel, files, start, MAGIC + b"".join(lines)).base
+    expected = [(b"gone", first), (b"gone", second), (b"d/below", third)]
+    fds = [files.fd("one", start), files.fd("two", MAGIC + b"".join(lines))]
+    assert kernel.former(fds, base) == expected
+    cut = files.fd("cut", start[:-1])  # a checkpoint without its end
+    torn = files.fd("torn", MAGIC + lines[0] + lines[2][:-1])
+    assert kernel.former([cut, torn, files.fd("empty"), fds[1]], base) == [expected[0], expected[1], *expected[1:]]
+    assert kernel.former([], base) == []
+
+
 def test_the_roots_row_is_kept_but_not_counted(kernel: Kernel, files: Files) -> None:
     root = agreed(Kind.DIR)
     data = checkpoint(kernel, files, [(b"", root), *ROWS])

@@ -139,6 +139,13 @@ def test_a_removal_that_the_disk_forgets_is_done_again(tmp_path: Path, fstype: s
         (target / "d3" / "f3").write_text("changed by the container")
         subprocess.run(["sync", "-f", str(target)], check=True)
         with watching(source, target, home) as watch:
+            for old in ("another one", "and one more"):  # of which no checkpoint knows
+                (source / "d12" / "f12").write_text(old)
+                assert watch.flush() == 0
+            subprocess.run(["sync", "-f", str(target)], check=True)
+            (source / "d12" / "f12").write_text("the last")
+            assert watch.flush() == 0
+            (source / "d12" / "f12").unlink()
             for number in range(12):
                 if number != 3:
                     shutil.rmtree(source / f"d{number}")
@@ -150,9 +157,11 @@ def test_a_removal_that_the_disk_forgets_is_done_again(tmp_path: Path, fstype: s
         unmount(point)
         call("mount", device, point)
         assert (target / "d1" / "f1").exists(), "the disk remembers: nothing is shown here"
+        assert (target / "d12" / "f12").read_text() == "and one more"
         again = run("sync", str(source), str(target), "--json", env=env)
         assert again.returncode == 0, again.stderr + again.stdout
         assert not (target / "d1").exists()
+        assert not (target / "d12" / "f12").exists()
         assert os.listdir(target / "d2") == ["made"]
         kept = [path.read_text() for path in [*home.rglob("f3"), *target.parent.rglob("f3")]]
         assert "changed by the container" in kept
@@ -170,18 +179,28 @@ def changed(target: Path) -> set[tuple[str, int]]:
 
 
 def test_a_watch_lives_through_it(tmp_path: Path) -> None:
-    """The same with a watch that goes on running: it waits, and is equal after the mount is back."""
+    """The same with a watch that goes on running: it waits. The next run reads everything, the one after it no more."""
     source, point, home = tmp_path / "source", tmp_path / "disk", tmp_path / "home"
     source.mkdir()
     choose = random.Random(5)
     fill(source, choose, 60)
-    with disk("ext4", point), watching(source, point / "target", home) as watch:
-        shut_down(point, FLUSH_LOG)
-        fill(source, choose, 30)
-        eventually(lambda: watch.status()["problems"] or watch.status()["halt"], "no word of it")
-        assert watch.flush() in (3, 5)
-        assert watch.process.poll() is None
-        assert watch.stop() != -9
+    with disk("ext4", point) as device:
+        with watching(source, point / "target", home) as watch:
+            shut_down(point, FLUSH_LOG)
+            fill(source, choose, 30)
+            eventually(lambda: watch.status()["problems"] or watch.status()["halt"], "no word of it")
+            assert watch.flush() in (3, 5)
+            assert watch.process.poll() is None
+            assert watch.stop() > 0
+        unmount(point)
+        call("mount", device, point)
+        said = []
+        for _ in range(2):
+            again = run("sync", str(source), str(point / "target"), env=environment(home))
+            assert again.returncode == 0
+            said.append("end cleanly" in again.stderr)
+            assert_equal(source, point / "target", leave_out={b".syncd"})
+        assert said == [True, False]
 
 
 if sys.platform != "linux":

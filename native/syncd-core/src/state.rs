@@ -6,6 +6,7 @@ use rustix::io::{self, Errno};
 
 use crate::base::{Base, Row};
 use crate::dirs::retry;
+use crate::entry::Agreed;
 use crate::error::{Error, Result};
 use crate::journal::{Bad, Frame, Intent, MAGIC, Reader, Step, append, rows};
 
@@ -104,6 +105,33 @@ fn journal(mut reader: Reader<'_>, loaded: &mut Loaded) -> Step<()> {
             _ => return Ok(Err(Bad)),
         }
     }
+}
+
+/// Rows that state files once set at paths where `base` has none, in the order of writing. Each file is read to its end or its
+/// first bad frame.
+pub fn former(fds: &[BorrowedFd<'_>], base: &Base) -> Result<Vec<(Box<[u8]>, Agreed)>> {
+    let mut found = Vec::new();
+    for fd in fds {
+        let mut reader = Reader::new(*fd)?;
+        let mut good = reader.magic()?.is_ok();
+        while good {
+            let Ok(Some((kind, body))) = reader.frame()? else {
+                break;
+            };
+            let rows = if kind == b'O' {
+                rows(body)
+            } else {
+                Ok(Vec::new())
+            };
+            good = rows.is_ok();
+            let set = rows.into_iter().flatten();
+            found.extend(
+                set.filter(|(path, _)| base.get(path).is_none())
+                    .filter_map(|(path, row)| Some((path, row?))),
+            );
+        }
+    }
+    Ok(found)
 }
 
 /// Write a checkpoint to an empty open file.

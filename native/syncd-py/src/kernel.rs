@@ -329,6 +329,21 @@ impl Kernel {
         convert::loaded(py, base, &loaded.notes, &loaded.intents, loaded.whole)
     }
 
+    fn former<'py>(
+        &self,
+        py: Python<'py>,
+        fds: Vec<i32>,
+        base: &Base,
+    ) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyAny>)>> {
+        let fds = fds.into_iter().map(lent).collect::<PyResult<Vec<_>>>()?;
+        let base = base.share()?;
+        py.detach(|| state::former(&fds, &base))
+            .map_err(|error| raised(py, &error))?
+            .iter()
+            .map(|(path, row)| Ok((convert::bytes(py, path), convert::agreed(py, row)?)))
+            .collect()
+    }
+
     fn note(&self, py: Python<'_>, journal: i32, note: Vec<u8>) -> PyResult<()> {
         let journal = lent(journal)?;
         py.detach(|| state::note(journal, &note))

@@ -191,5 +191,8 @@ class PureKernel:
     def load_tree(self, fds: Sequence[int]) -> Loaded:
         return journals.load_tree(fds)
 
+    def former(self, fds: Sequence[int], base: Base) -> list[tuple[bytes, Agreed]]:
+        return journals.former(fds, base)
+
     def note(self, journal: int, note: bytes) -> None:
         journals.append(journal, journals.frame(b"N", note))

@@ -6,11 +6,12 @@ import errno
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import xxhash
 
-from syncd.kernel.contract import Intent, Loaded
+from syncd.kernel.contract import Base, Intent, Loaded
 from syncd.kernel.pure.tree import PureBase
 from syncd.model.entry import Agreed, Fingerprint, Kind
 from syncd.model.path import check
@@ -108,6 +109,17 @@ def load_tree(fds: Sequence[int]) -> Loaded:
                 return Loaded(PureBase(), [], [], False)
             return Loaded(base, notes, intents, False)
     return Loaded(base, notes, intents, True)
+
+
+def former(fds: Sequence[int], base: Base) -> list[tuple[bytes, Agreed]]:
+    """See the contract."""
+    found: list[tuple[bytes, Agreed]] = []
+    for fd in fds:
+        with suppress(Bad):
+            for kind, body in frames(read_all(fd)):
+                if kind == b"O":
+                    found += [(path, row) for path, row in decode(body) if row and base.get(path) is None]
+    return found
 
 
 def read_all(fd: int) -> bytes:
