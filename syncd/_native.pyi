@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Sequence
 
-from syncd.kernel.contract import Rules, RuleSource
+from syncd.kernel.contract import Base, Outcomes, Rules, RuleSource
 from syncd.model.change import Hints
+from syncd.watchers.base import Lone
 
 ABI: int
 
@@ -26,4 +27,7 @@ class Watcher:
     def listen(self, epoll: int) -> None: ...
     def attend(self, on: bool) -> None: ...
     def read(self) -> Hints: ...
+    def mirror(
+        self, epoll: int, base: Base, lone: Lone
+    ) -> tuple[Base, list[tuple[frozenset[bytes], Outcomes, float, float]], Hints, list[int]]: ...
     def close(self) -> None: ...

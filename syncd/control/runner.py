@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from syncd.control.locks import LockWatch
 from syncd.control.remembered import FEW, Remembered
 from syncd.control.status import State, Status
-from syncd.engine.cycle import Announce, cycle, express
+from syncd.engine.cycle import Announce, cycle, express, mirror_lone
 from syncd.engine.ignore import names_rule_file, takes_rules_away
 from syncd.engine.moves import candidates
 from syncd.engine.pair import Pair
@@ -34,6 +34,8 @@ from syncd.system.mounts import Mount, mount_of, mounts_below, open_changes
 LAGS = 1000  # lags kept for the percentiles
 BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0  # seconds between tries on a full target, a root or a place that fails
+
+TELL = 0.1  # seconds between two tellings of lone saves; the first of them is told at once
 
 EVERYTHING = Batch(everything=True)
 SOURCES = 5  # descriptors the engine waits for: the watcher has up to three
@@ -82,6 +84,7 @@ class Runner:
         self._ending = threading.Lock()
         self._ended = False
         self._then: Callable[[], object] | None = None
+        self._told_at = 0.0  # when lone saves were last told (monotonic)
         self._hinted = Remembered()
         self._written = Remembered()
         self._lags: deque[float] = deque(maxlen=LAGS)
@@ -134,8 +137,7 @@ class Runner:
                 epoll.register(self._wake, select.EPOLLIN)
                 epoll.register(mounts, select.EPOLLPRI)
                 while not self._stop:
-                    due = self._work()
-                    for fd, _ in epoll.poll(None if due is None else max(0.0, due - time.monotonic()), SOURCES):
+                    for fd in self._wait(epoll, self._work()):
                         if fd == self._wake:
                             self._answer()
                         elif fd == mounts:
@@ -174,11 +176,48 @@ class Runner:
 
     def _hear_at_work(self) -> None:
         """Take in what the watcher has to say, between cycles. A lone save waits for nothing."""
-        hints, now = self._understand(self.watch.watcher.read())
+        self._act_on(self.watch.watcher.read())
+
+    def _act_on(self, hints: Hints) -> None:
+        hints, now = self._understand(hints)
         if (lone := self._settle.lone(hints, now)) is not None:
             self._cycle(lone)
         else:
             self._settle.offer(hints, now)
+
+    def _wait(self, epoll: select.epoll, due: float | None) -> list[int]:
+        """Wait for a descriptor, or until `due`; those that are ready."""
+        if due is None and (ready := self._mirror_lone(epoll)) is not None:
+            return ready
+        left = None if due is None else max(0.0, due - time.monotonic())
+        return [fd for fd, _ in epoll.poll(left, SOURCES)]
+
+    def _mirror_lone(self, epoll: select.epoll) -> list[int] | None:
+        """Wait; the watcher, if it can, mirrors lone saves meanwhile. None, at once: not now.
+
+        They are told ten times a second at most: to tell of one costs as much as to mirror it.
+        """
+        mirror = self.watch.watcher.mirror
+        if mirror is None or not self.hurry or not self._is_at_rest:
+            return None
+        recent = self._settle.recent(time.monotonic())
+        if (mirrored := mirror_lone(self.pair, mirror, epoll, recent, self._told_at + TELL)) is None:
+            return None
+        saves, hints, ready = mirrored
+        for done, batch in saves:
+            self._settle.passed(batch.paths, batch.since)
+            self._hinted.note(batch.paths, batch.since)
+            if done is not saves[-1][0]:  # which is then the status; all before it went smoothly
+                self._written.note(batch.paths, batch.since)
+                if done.lag is not None:
+                    self._lags.append(done.lag)
+                self._on_report(done)
+        if saves:
+            self._after(*saves[-1])
+            self._told_at = time.monotonic()
+        if hints:
+            self._act_on(hints)
+        return ready
 
     def _hear(self, *, barrier: bool) -> None:
         """Take it in and do nothing; with `barrier`, all that happened before the call."""

@@ -5,6 +5,7 @@ source ─▶ watch ─▶ settle ─▶ scan ─▶ plan ─▶ guard ─▶ ap
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
 
@@ -15,8 +16,9 @@ from syncd.engine.plan import POLICIES, plan_mirror
 from syncd.engine.report import report, report_halt, report_lone
 from syncd.engine.scan import Sight, is_bare, looks, scan
 from syncd.kernel.contract import Diff
-from syncd.model.change import Batch, Line
+from syncd.model.change import Batch, Hints, Line
 from syncd.model.report import CycleReport, Halt
+from syncd.watchers.base import Mirror
 
 Announce = Callable[[Sight, Diff], None]  # told before anything is written; may raise Refused
 
@@ -92,9 +94,32 @@ def express(pair: Pair, batch: Batch, *, patient: bool = False) -> CycleReport |
     if outcomes is None:
         return None
     number = pair.next_cycle()
-    pair.finished_lone(outcomes)
+    pair.baseline.learn(outcomes)
+    pair.finished_lone(1)
     if outcomes.stopped:
         return None  # the whole line makes room first and tries again
     now = time.monotonic()
     lag = now - batch.since if batch.since else None
     return report_lone(number, outcomes, now - began, lag, len(pair.baseline.base))
+
+
+def mirror_lone(
+    pair: Pair, mirror: Mirror, epoll: select.epoll, recent: list[float], due: float
+) -> tuple[list[tuple[CycleReport, Batch]], Hints, list[int]] | None:
+    """Wait in `epoll`, and let the watcher that listens there mirror lone saves; see `Watcher.mirror`.
+
+    The reports with the batches, what it did nothing about, and descriptors that are ready. None, at once: the pair is
+    not calm. Raises OSError when no checkpoint can be written.
+    """
+    lone = pair.lone(POLICIES[pair.settings.drift], recent, due)
+    if lone is None:
+        return None
+    pair.baseline.base, saves, hints, ready = mirror(epoll, pair.baseline.base, lone)
+    entries = len(pair.baseline.base)
+    done = []
+    for paths, outcomes, since, until in saves:
+        took = until - since
+        done.append((report_lone(pair.next_cycle(), outcomes, took, took, entries), Batch(paths, since=since)))
+    if saves:
+        pair.finished_lone(len(saves))
+    return done, hints, ready

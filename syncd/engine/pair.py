@@ -12,7 +12,7 @@ from syncd.engine.baseline import Baseline
 from syncd.engine.guard import Guard
 from syncd.engine.ignore import compile_rules
 from syncd.engine.scan import Sight
-from syncd.engine.staging import Staging
+from syncd.engine.staging import ASIDE, Staging
 from syncd.engine.vcs import control_directories
 from syncd.errors import FirstMeeting
 from syncd.kernel.contract import Diff, Kernel, Look, Outcomes, PlaceOptions, Root
@@ -24,6 +24,7 @@ from syncd.model.report import CycleReport, Halt
 from syncd.model.settings import Settings
 from syncd.system import mounts
 from syncd.system.statx import identity
+from syncd.watchers.base import Lone
 
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
 EXAMPLES = 10
@@ -243,6 +244,17 @@ class Pair:
             batch.paths, batch.deep, verbs, options, self.control,
         )  # fmt: skip
 
+    def lone(self, verbs: Mapping[Line, Verb], recent: list[float], due: float) -> Lone | None:
+        """What a watcher needs to mirror lone saves; see there. None while not `calm`."""
+        settings, (source, target) = self.settings, self._seen
+        if not self.calm or source is None or target is None:
+            return None
+        options = self.options(0, direct=False, unfinished=False, patient=False)._replace(aside=ASIDE.encode())
+        return Lone(
+            (settings.source, settings.target), (source, target), self.rules, verbs, options, self.control,
+            self.number + 1, settings.timing.few, settings.timing.quiet, recent, due,
+        )  # fmt: skip
+
     def learn_root(self, seen: Entry | None) -> None:
         """Remember the source root's own times (None: not looked at): they vouch for removals in it. Raises OSError.
 
@@ -275,10 +287,9 @@ class Pair:
         if self.baseline.checkpoint_due:
             self.baseline.checkpoint()
 
-    def finished_lone(self, outcomes: Outcomes) -> None:
-        """The same after `express`. Raises OSError."""
-        self.baseline.learn(outcomes)
-        if self.number % LONE_CYCLES == 0 and self.baseline.checkpoint_due:
+    def finished_lone(self, cycles: int) -> None:
+        """The same after so many lone saves, of which the baseline has learnt. Raises OSError."""
+        if self.number % LONE_CYCLES < cycles and self.baseline.checkpoint_due:
             self.baseline.checkpoint()
 
     def _vcs_state(self, roots: Roots) -> list[Any]:

@@ -92,6 +92,14 @@ class Settle:
         moves = tuple(pair for pair in hints.moves if hints.ready.issuperset(pair)) if hints.moves else ()
         return Batch(hints.ready, hints.deep, hints.removed, moves, since=now)
 
+    def recent(self, now: float) -> list[float]:
+        """When the paths were named that count for the next save, oldest first."""
+        return [named for named in self._named.values() if now - named < self.timing.quiet]
+
+    def passed(self, paths: frozenset[bytes], when: float) -> None:
+        """Saves of these paths were taken elsewhere at once."""
+        self._is_crowded(Hints(paths), when)
+
     def offer(self, hints: Hints, now: float) -> None:
         """Take in what a watcher said. Later words on a path replace earlier ones."""
         if not (hints.ready or hints.waiting or hints.rescan):

@@ -19,6 +19,7 @@ from pathlib import Path
 from syncd.errors import SyncdError
 
 CONFLICTS = "conflicts"
+ASIDE = CONFLICTS + "/%Y%m%dT%H%M%SZ"  # for strftime, in UTC; the number of the cycle follows
 
 
 class Staging:
@@ -27,8 +28,6 @@ class Staging:
     def __init__(self, where: Path, fd: int) -> None:
         self.where = where
         self.fd = fd
-        self._minute = -1  # since 1970, of `_until`
-        self._until = ""
 
     def close(self) -> None:
         """Close the descriptor; leave no empty directory behind inside or beside the target."""
@@ -44,10 +43,7 @@ class Staging:
 
     def aside(self, cycle: int, now: float) -> bytes:
         """The name, below staging, under which cycle number `cycle` at time `now` sets aside."""
-        minute, second = divmod(int(now), 60)
-        if minute != self._minute:  # every save asks
-            self._minute, self._until = minute, time.strftime("%Y%m%dT%H%M", time.gmtime(now))
-        return f"{CONFLICTS}/{self._until}{second:02}Z-{cycle}".encode()
+        return f"{time.strftime(ASIDE, time.gmtime(now))}-{cycle}".encode()
 
 
 def places(state: Path, target: Path) -> tuple[Path, ...]:

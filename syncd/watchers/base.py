@@ -7,11 +7,12 @@ it that is `deep`, or by a rescan, within `bound` seconds.
 from __future__ import annotations
 
 import select
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from syncd.kernel.contract import Root, Rules
-from syncd.model.change import Hints
+from syncd.kernel.contract import Base, Control, Outcomes, PlaceOptions, Root, Rules
+from syncd.model.change import Hints, Line
+from syncd.model.plan import Verb
 
 
 class Coverage(NamedTuple):
@@ -20,6 +21,61 @@ class Coverage(NamedTuple):
     watched: int
     refused: tuple[bytes, ...] = ()
     errno: int = 0
+
+
+class Lone(NamedTuple):
+    """How `mirror` places lone saves: as `Kernel.express` does with these arguments, one cycle a save.
+
+    `options.aside` is a format of strftime for UTC, followed by "-" and the number of the cycle; the first has
+    `number`. A save is lone while at most `few` paths, some of them perhaps the same, were named in the last `quiet`
+    seconds; `recent` are the monotonic times at which the last ones were named before.
+    """
+
+    paths: tuple[bytes, bytes]
+    roots: tuple[tuple[int, int], tuple[int, int]]
+    rules: Rules
+    verbs: Mapping[Line, Verb]
+    options: PlaceOptions
+    control: Control
+    number: int
+    few: int
+    quiet: float
+    recent: list[float]
+    due: float
+
+
+class Save(NamedTuple):
+    """One that was mirrored: what was looked at, and the monotonic times when it was heard and when it was done."""
+
+    paths: frozenset[bytes]
+    outcomes: Outcomes
+    since: float
+    until: float
+
+
+class Mirrored(NamedTuple):
+    """What `mirror` did: the baseline after it, and the saves in order. Words about which nothing was done.
+
+    `ready` are descriptors of the epoll that are ready; it may not say so again.
+    """
+
+    base: Base
+    saves: list[Save]
+    hints: Hints
+    ready: list[int]
+
+
+class Mirror(Protocol):
+    """The body of `Watcher.mirror`."""
+
+    def __call__(self, epoll: select.epoll, base: Base, lone: Lone) -> Mirrored:
+        """Wait in the epoll that listens to this watcher; mirror lone saves meanwhile, and nothing else.
+
+        To be called while nothing is pending and nothing is wrong. Ends when another descriptor is ready or `control`
+        is cancelled; at the end of a save after the monotonic time `due` (a save that ended before waits for it), or
+        of which something has to be told; and when a word is to be decided on or cannot be mirrored: it comes back.
+        `base` must not be used again.
+        """
 
 
 class Watcher(Protocol):
@@ -33,6 +89,10 @@ class Watcher(Protocol):
     message: str | None  # what the user has to know of what cannot be watched; changes only in `cover`
     bound: float  # seconds within which a change is told, 0 = at once
     fd: int  # readable while `read` has something to say; for poll(2), not after `listen`
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """Mirrors lone saves while it waits; None: it cannot, or not now. May change in `cover`."""
 
     def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
         """Watch every directory at and below `paths` (None: the root), but none that is excluded.

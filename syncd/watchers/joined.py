@@ -13,7 +13,7 @@ from syncd.model.change import Hints
 from syncd.model.path import ancestors, display
 from syncd.system.limits import shortage
 from syncd.system.mounts import events_lie, mounts_below
-from syncd.watchers.base import Coverage, Watcher
+from syncd.watchers.base import Coverage, Mirror, Watcher
 from syncd.watchers.poll import PollWatcher
 from syncd.watchers.words import Words
 
@@ -37,6 +37,7 @@ class Joined:
         self._places: tuple[bytes, ...] = ()
         self._closed = False
         self.read: Callable[[], Hints] = inner.read  # see the protocol; nothing stands between while nothing is polled
+        self.mirror: Mirror | None = inner.mirror
         self._polled = select.epoll()  # of the poll watcher's descriptor, while there is one
         self._either = select.epoll()
         self._either.register(inner.fd, select.EPOLLIN)
@@ -57,7 +58,7 @@ class Joined:
         if self._poll is None:
             self._poll = PollWatcher(self._path, self._kernel, next(iter(lying.values()), ""))
             self._polled.register(self._poll.fd, select.EPOLLIN)
-            self.read = self._read_both
+            self.read, self.mirror = self._read_both, None
         self._poll.restrict(self._places)
         self._poll.cover(root, rules, paths)
         self.bound = max(self._inner.bound, self._poll.bound)
@@ -125,7 +126,7 @@ class Joined:
 
     def _end_polling(self) -> None:
         poll, self._poll = self._poll, None
-        self.read = self._inner.read
+        self.read, self.mirror = self._inner.read, self._inner.mirror
         if poll is not None:
             with contextlib.suppress(OSError):
                 self._polled.unregister(poll.fd)

@@ -6,8 +6,8 @@ import select
 from collections.abc import Collection, Sequence
 
 from syncd._native import Watcher
-from syncd.kernel.contract import Root, Rules
-from syncd.watchers.base import Coverage
+from syncd.kernel.contract import Base, Root, Rules
+from syncd.watchers.base import Coverage, Lone, Mirrored, Save
 
 
 class NativeWatcher:
@@ -41,6 +41,11 @@ class NativeWatcher:
     def attend(self, on: bool) -> None:
         """See the protocol. The thread rests otherwise, once somebody listens."""
         self._native.attend(on)
+
+    def mirror(self, epoll: select.epoll, base: Base, lone: Lone) -> Mirrored:
+        """See the protocol."""
+        base, saves, hints, ready = self._native.mirror(epoll.fileno(), base, lone)
+        return Mirrored(base, [Save(*save) for save in saves], hints, ready)
 
     def close(self) -> None:
         """See the protocol."""

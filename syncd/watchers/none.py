@@ -15,6 +15,7 @@ class NoWatcher:
 
     name = "none"
     message: str | None = None
+    mirror = None
     bound = 0.0
     fd = -1
 

@@ -49,6 +49,7 @@ class PollWatcher:
 
     name = "poll"
     message: str | None = None
+    mirror = None
 
     def __init__(self, path: bytes, kernel: Kernel, fstype: str = "", least: float = LEAST) -> None:
         self._path = path

@@ -42,6 +42,7 @@ class PyinotifyWatcher:
 
     name = "pyinotify"
     message: str | None = None
+    mirror = None
     bound = 0.0
 
     def __init__(self, path: bytes) -> None:

@@ -62,6 +62,7 @@ class WatchdogWatcher:
     """
 
     message: str | None = None
+    mirror = None
 
     def __init__(self, path: bytes, polling: bool = False) -> None:
         self.name = "watchdog-poll" if polling else "watchdog"

@@ -15,6 +15,7 @@ import pytest
 from tests.compare import assert_equal
 from tests.integration.conftest import Place
 from tests.integration.watching import SYNCD, environment, run, watching
+from tests.machine import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.loop]
 
@@ -45,6 +46,32 @@ def test_a_save_arrives_by_itself(place: Place) -> None:
         (place.source / "a.txt").write_text("saved")
         assert watch.until("put")["put"] == 1
         assert (place.target / "a.txt").read_text() == "saved"
+
+
+def test_every_save_of_a_row_of_saves_is_told(place: Place) -> None:
+    """However fast they come: each is a cycle of its own in the records, in status and in the baseline on disk."""
+    with watching(*place) as watch:
+        first = watch.status()["cycles"]
+        saves = 40
+        for number in range(saves):
+            (place.source / "dir" / "b.txt").write_text(f"number {number}")
+            mirrored = place.target / "dir" / "b.txt"
+            eventually(lambda: mirrored.read_text() == f"number {number}", "it is not mirrored")  # noqa: B023
+        assert watch.flush() == 0
+        status = watch.status()
+        told = [record for record in watch.passed() if record["put"]][-saves:]
+        assert [record["cycle"] for record in told] == list(range(first + 1, first + saves + 1))
+        assert all(record["lag"] > 0 and record["put"] == 1 and record["in_sync"] for record in told)
+        assert status["cycles"] >= first + saves
+        assert status["lag_p50"] is not None
+        assert status["state"] == "in sync"
+        explained = json.loads(watch.run("explain", "dir/b.txt", "--json").stdout)
+        assert explained["watch"]["last_hint"]
+        assert explained["watch"]["last_write"]
+        watch.process.kill()  # nothing is written down at the end
+        watch.process.wait()
+    with watching(*place) as watch:
+        assert watch.reports[0]["put"] == 0
 
 
 def test_restart_carries_over_what_changed_meanwhile(place: Place) -> None:

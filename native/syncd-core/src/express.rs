@@ -48,6 +48,53 @@ pub fn express(
     .map(Some)
 }
 
+/// Where both sides stand.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends<'a> {
+    /// The paths of source and target.
+    pub paths: (&'a [u8], &'a [u8]),
+    /// Device and inode that are to be found there.
+    pub roots: ((u64, u64), (u64, u64)),
+}
+
+impl Ends<'_> {
+    fn open(&self) -> Option<(Root, Root)> {
+        let open = |path: &[u8], wanted| {
+            let root = Root::open(path).ok()?;
+            ((root.device, root.inode) == wanted).then_some(root)
+        };
+        Some((
+            open(self.paths.0, self.roots.0)?,
+            open(self.paths.1, self.roots.1)?,
+        ))
+    }
+}
+
+/// The same for roots that are yet to be opened. None also if that fails or another directory is there.
+#[allow(clippy::too_many_arguments)]
+pub fn express_at(
+    ends: &Ends<'_>,
+    rules: &dyn Excluder,
+    base: &Base,
+    scope: &[Look],
+    verbs: (Verb, Verb),
+    options: &Options<'_>,
+    control: &Control,
+) -> Result<Option<Outcomes>> {
+    let Some((source, target)) = ends.open() else {
+        return Ok(None);
+    };
+    express(
+        (&source, &target),
+        rules,
+        base,
+        scope,
+        verbs,
+        options,
+        control,
+    )
+}
+
 fn calm_diff(
     roots: (&Root, &Root),
     rules: &dyn Excluder,

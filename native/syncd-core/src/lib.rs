@@ -16,6 +16,7 @@ pub mod express;
 mod glob;
 pub mod ignore;
 pub mod journal;
+pub mod lone;
 pub mod look;
 mod merge;
 pub mod nested;

@@ -1,6 +1,7 @@
 //! System calls that rustix lacks. The only file with `unsafe`.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use rustix::io::Errno;
@@ -59,6 +60,29 @@ pub fn trim() {
     }
 }
 
+/// The present time in UTC, in a format of strftime. Empty if it takes more than 255 bytes.
+pub fn utc(format: &CStr) -> Vec<u8> {
+    let mut text = vec![0_u8; 256];
+    // SAFETY: `fields` is plain numbers and a pointer that may be null; the calls write no further than `fields` and
+    // the length given, and read the format up to its end.
+    let length = unsafe {
+        let now = libc::time(std::ptr::null_mut());
+        let mut fields: libc::tm = std::mem::zeroed();
+        if libc::gmtime_r(&raw const now, &raw mut fields).is_null() {
+            0
+        } else {
+            libc::strftime(
+                text.as_mut_ptr().cast(),
+                text.len(),
+                format.as_ptr(),
+                &raw const fields,
+            )
+        }
+    };
+    text.truncate(length);
+    text
+}
+
 /// End this process at once, as kill -9 does, or stop it before another step of this thread. For tests.
 pub fn kill_self(stop: bool) {
     let signal = if stop { libc::SIGSTOP } else { libc::SIGKILL };
@@ -73,6 +97,13 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+
+    #[test]
+    fn the_time_is_told_in_a_format() {
+        assert!(utc(c"a/%Y%m%dT%H%M%SZ").starts_with(b"a/20"));
+        assert_eq!(utc(c"%%").as_slice(), b"%");
+        assert!(utc(&std::ffi::CString::new("x".repeat(300)).unwrap()).is_empty());
+    }
 
     #[test]
     fn a_writer_is_noticed() {

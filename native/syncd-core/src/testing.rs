@@ -14,7 +14,7 @@ use crate::digest::digest;
 use crate::dirs::Root;
 use crate::entry::Side;
 use crate::exclude::Nothing;
-use crate::place::{Options, Outcomes, Write, place};
+use crate::place::{Aside, Options, Outcomes, Write, place};
 use crate::scan::scan;
 use crate::tree::{Look, Tree};
 
@@ -53,7 +53,9 @@ pub struct Pair {
     pub control: Control,
     /// How files are written over.
     pub write: Write,
-    journal: File,
+    /// The journal, and staging.
+    pub journal: File,
+    staging: File,
 }
 
 impl Pair {
@@ -70,12 +72,14 @@ impl Pair {
             .create(true)
             .open(journal)
             .unwrap();
+        let staging = File::open(scratch.path().join("staging")).unwrap();
         Pair {
             scratch,
             base: Base::default(),
             control: Control::default(),
             write: Write::Auto,
             journal,
+            staging,
         }
     }
 
@@ -100,7 +104,8 @@ impl Pair {
         fs::write(path, content).unwrap();
     }
 
-    fn root(&self, name: &str) -> Root {
+    /// Open one side.
+    pub fn root(&self, name: &str) -> Root {
         Root::open(
             self.scratch
                 .path()
@@ -158,18 +163,22 @@ impl Pair {
         })
     }
 
-    /// Carry out one slice, and learn from it.
-    pub fn place(&mut self, actions: &Actions, start: usize, stop: usize) -> Outcomes {
-        let staging = File::open(self.scratch.path().join("staging")).unwrap();
-        let options = Options {
-            staging: staging.as_fd(),
+    /// How the pair is written.
+    pub fn options(&self) -> Options<'_> {
+        Options {
+            staging: self.staging.as_fd(),
             journal: self.journal.as_fd(),
-            aside: b"aside",
+            aside: Aside::At(b"aside"),
             write: self.write,
             direct: false,
             owner: None,
             patient: false,
-        };
+        }
+    }
+
+    /// Carry out one slice, and learn from it.
+    pub fn place(&mut self, actions: &Actions, start: usize, stop: usize) -> Outcomes {
+        let options = self.options();
         let (source, target) = (self.root("source"), self.root("target"));
         let (base, control) = (&self.base, &self.control);
         let outcomes = place(

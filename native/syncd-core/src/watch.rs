@@ -15,9 +15,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::fs::inotify::{CreateFlags, init};
 use rustix::io::{Errno, write};
 
@@ -149,6 +150,33 @@ impl Watcher {
         };
         shared.with_known(|work| work.pump());
         shared.inbox.take()
+    }
+
+    /// Wait in `epoll` until a word may have come. Otherwise the descriptors that are ready, none of them if `timeout` is over:
+    /// some are so only once, and not for who looks again.
+    pub fn wait(
+        &self,
+        epoll: BorrowedFd<'_>,
+        timeout: Option<Duration>,
+    ) -> std::result::Result<(), Vec<i32>> {
+        let Some(shared) = self.shared() else {
+            return Err(Vec::new());
+        };
+        let mut events = Vec::with_capacity(8);
+        let timeout = timeout.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        while let Err(Errno::INTR) =
+            epoll::wait(epoll, spare_capacity(&mut events), timeout.as_ref())
+        {}
+        // Python sets the lower half of the data only.
+        let fds = events.iter().map(|event| event.data.u64() as u32 as i32);
+        let own = [shared.inbox.fd().as_raw_fd(), shared.queue.as_raw_fd()];
+        if events.is_empty() || !fds.clone().all(|fd| own.contains(&fd)) {
+            return Err(fds.collect());
+        }
+        Ok(())
     }
 
     /// Let go of everything and wait for the thread. Twice is harmless.

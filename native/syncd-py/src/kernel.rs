@@ -11,8 +11,9 @@ use syncd_core::actions::Verb;
 use syncd_core::base::Row;
 use syncd_core::entry::{Digest, Seen};
 use syncd_core::error::Errno;
-use syncd_core::place::{Options, Write};
-use syncd_core::{diff, digest, express, place, scan, state, sys};
+use syncd_core::express::{Ends, express_at};
+use syncd_core::place::{Aside, Options, Write};
+use syncd_core::{diff, digest, place, scan, state, sys};
 
 use crate::convert::{self, path_of, paths_of, raised};
 use crate::handles::{Control, Root};
@@ -20,7 +21,7 @@ use crate::place::{Actions, Diff, Outcomes, verb_of};
 use crate::rules::{Rules, compile_rules};
 use crate::tree::{Base, Tree};
 
-fn lent<'a>(fd: i32) -> PyResult<BorrowedFd<'a>> {
+pub fn lent<'a>(fd: i32) -> PyResult<BorrowedFd<'a>> {
     sys::lend(fd).ok_or_else(|| PyValueError::new_err("no descriptor"))
 }
 
@@ -253,22 +254,15 @@ impl Kernel {
             path,
         };
         let scope: Vec<_> = paths_of(looked)?.into_iter().map(look).collect();
-        let verb = |line| place_verb(&verbs.get_item(line)?);
-        let verbs = (verb("agreed")?, verb("changed")?);
+        let verbs = calm_verbs(verbs)?;
         let given = given(options)?;
         let options = options_of(&given)?;
-        let done = py.detach(|| {
-            let open = |path: &[u8], wanted| {
-                let root = syncd_core::dirs::Root::open(path).ok()?;
-                ((root.device, root.inode) == wanted).then_some(root)
-            };
-            let (Some(source), Some(target)) = (open(&paths.0, roots.0), open(&paths.1, roots.1))
-            else {
-                return Ok(None);
-            };
-            let roots = (&source, &target);
-            express::express(roots, &*rules, &base, &scope, verbs, &options, &control)
-        });
+        let ends = Ends {
+            paths: (&paths.0, &paths.1),
+            roots,
+        };
+        let done =
+            py.detach(|| express_at(&ends, &*rules, &base, &scope, verbs, &options, &control));
         done.map(|done| done.map(|inner| Outcomes { inner }))
             .map_err(|error| raised(py, &error))
     }
@@ -351,15 +345,21 @@ impl Kernel {
     }
 }
 
+/// The verbs of the lines AGREED and CHANGED.
+pub fn calm_verbs(verbs: &Bound<'_, PyAny>) -> PyResult<(Verb, Verb)> {
+    let verb = |line| place_verb(&verbs.get_item(line)?);
+    Ok((verb("agreed")?, verb("changed")?))
+}
+
 /// A verb.
 fn place_verb(value: &Bound<'_, PyAny>) -> PyResult<Verb> {
     verb_of(value.cast::<PyString>()?.to_str()?)
 }
 
 /// The fields of a `PlaceOptions`.
-type Given = (i32, i32, Vec<u8>, String, bool, Option<(u32, u32)>, bool);
+pub type Given = (i32, i32, Vec<u8>, String, bool, Option<(u32, u32)>, bool);
 
-fn given(options: &Bound<'_, PyAny>) -> PyResult<Given> {
+pub fn given(options: &Bound<'_, PyAny>) -> PyResult<Given> {
     let given: Given = options.extract()?;
     if syncd_core::path::is_valid(&given.2) && !given.2.is_empty() {
         Ok(given)
@@ -368,12 +368,12 @@ fn given(options: &Bound<'_, PyAny>) -> PyResult<Given> {
     }
 }
 
-fn options_of(given: &Given) -> PyResult<Options<'_>> {
+pub fn options_of(given: &Given) -> PyResult<Options<'_>> {
     let (staging, journal, aside, write, direct, owner, patient) = given;
     Ok(Options {
         staging: lent(*staging)?,
         journal: lent(*journal)?,
-        aside,
+        aside: Aside::At(aside),
         write: match write.as_str() {
             "auto" => Write::Auto,
             "replace" => Write::Replace,

@@ -186,9 +186,7 @@ impl Outcomes {
 
     #[getter]
     fn smooth(&self) -> bool {
-        let well = |(_, end): &(_, Status)| matches!(end, Status::Done | Status::Same);
-        let Outcomes { inner } = self;
-        inner.ends.iter().all(well) && inner.aside.is_empty() && inner.dropped.is_empty()
+        self.inner.is_smooth()
     }
 
     #[getter]

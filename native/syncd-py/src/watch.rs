@@ -1,15 +1,50 @@
 //! The watcher as Python sees it.
 
+use std::ffi::CString;
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyFrozenSet, PyTuple, PyType};
+use syncd_core::express::Ends;
+use syncd_core::lone::{self, Way};
 use syncd_core::{sys, watch};
 
 use crate::fds;
+use crate::handles::Control;
+use crate::kernel::{calm_verbs, given, lent, options_of};
+use crate::place::Outcomes;
 use crate::rules::Rules;
+use crate::tree::Base;
+
+/// The fields of a `Lone`.
+type Given<'py> = (
+    (Vec<u8>, Vec<u8>),
+    ((u64, u64), (u64, u64)),
+    Bound<'py, Rules>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Bound<'py, Control>,
+    u64,
+    usize,
+    f64,
+    Vec<f64>,
+    f64,
+);
+
+/// The fields of a `Save`.
+type Save<'py> = (Bound<'py, PyFrozenSet>, Outcomes, f64, f64);
+
+/// The fields of a `Mirrored`.
+type Done<'py> = (Base, Vec<Save<'py>>, Bound<'py, PyAny>, Vec<i32>);
+
+/// A moment, or how long something takes, from Python's seconds.
+fn time(seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(error.to_string()))
+}
 
 /// Watches one source with inotify. See `syncd/watchers/native.py`.
 #[pyclass(frozen, module = "syncd._native")]
@@ -85,6 +120,53 @@ impl Watcher {
     fn read<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let words = py.detach(|| self.inner.read());
         hints(py, words)
+    }
+
+    /// Wait in an epoll and mirror lone saves. The fields of a `Mirrored`.
+    fn mirror<'py>(
+        &self,
+        py: Python<'py>,
+        epoll: i32,
+        base: &Base,
+        way: Given<'py>,
+    ) -> PyResult<Done<'py>> {
+        let (paths, roots, rules, verbs, options, control, number, few, quiet, recent, due) = way;
+        let given = given(&options)?;
+        let aside = CString::new(given.2.as_slice())?;
+        let (rules, control) = (rules.get().excluder(), Arc::clone(&control.get().inner));
+        let way = Way {
+            ends: Ends {
+                paths: (&paths.0, &paths.1),
+                roots,
+            },
+            rules: &*rules,
+            verbs: calm_verbs(&verbs)?,
+            options: options_of(&given)?,
+            control: &control,
+            number,
+            aside: &aside,
+            few,
+            quiet: time(quiet)?,
+            recent: recent.into_iter().map(time).collect::<PyResult<_>>()?,
+            due: time(due)?,
+        };
+        let epoll = lent(epoll)?;
+        let mut inner = base.take()?;
+        let (inner, done) = py.detach(|| {
+            let done = lone::mirror(&self.inner, epoll, &mut inner, way);
+            (inner, done)
+        });
+        let save = |save: lone::Save| {
+            let paths = save.paths.iter().map(|path| PyBytes::new(py, path));
+            let paths = PyFrozenSet::new(py, paths.collect::<Vec<_>>())?;
+            let outcomes = Outcomes {
+                inner: save.outcomes,
+            };
+            let (since, until) = (save.since.as_secs_f64(), save.until.as_secs_f64());
+            Ok((paths, outcomes, since, until))
+        };
+        let saves = done.saves.into_iter().map(save).collect::<PyResult<_>>()?;
+        Ok((Base::new(inner), saves, hints(py, done.hints)?, done.ready))
     }
 
     /// Let go of everything. Twice is harmless.

@@ -96,7 +96,8 @@ impl Shop<'_> {
     fn try_aside(&self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<Slot, Errno> {
         let mut here = retry(|| fs::openat(self.options.staging, ".", THROUGH, Mode::empty()))?;
         let (mut shown, mut made) = (Vec::new(), Vec::new());
-        for part in path::parts(self.options.aside).chain(path::parts(path::parent(path))) {
+        let top = self.options.aside.name();
+        for part in path::parts(&top).chain(path::parts(path::parent(path))) {
             let (below, taken, fresh) = enter(here.as_fd(), part)?;
             path::push(&mut shown, &taken);
             let above = std::mem::replace(&mut here, below);

@@ -31,6 +31,7 @@ mod publish;
 mod shop;
 mod take;
 
+use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
@@ -44,6 +45,7 @@ use crate::entry::{Agreed, Fingerprint, Side};
 use crate::error::{Result, Trouble};
 use crate::exclude::Excluder;
 use crate::journal::{Frame, append};
+use crate::sys::utc;
 use shop::{Hand, Shop, lock};
 use take::{Taken, take, take_held};
 
@@ -64,15 +66,35 @@ pub enum Write {
     InPlace,
 }
 
+/// The name of a directory for entries set aside.
+#[derive(Debug, Clone, Copy)]
+pub enum Aside<'a> {
+    /// This one.
+    At(&'a [u8]),
+    /// One that tells the time when it is needed (a format of strftime, for UTC), and a number.
+    Now(&'a CStr, u64),
+}
+
+impl Aside<'_> {
+    fn name(self) -> Vec<u8> {
+        match self {
+            Aside::At(name) => name.to_vec(),
+            Aside::Now(format, number) => {
+                [&utc(format)[..], format!("-{number}").as_bytes()].concat()
+            }
+        }
+    }
+}
+
 /// How `place` writes. See the contract.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
     /// A directory that shares a mount with the target.
     pub staging: BorrowedFd<'a>,
     /// A file opened with O_APPEND.
     pub journal: BorrowedFd<'a>,
     /// Where entries are set aside, relative to `staging`.
-    pub aside: &'a [u8],
+    pub aside: Aside<'a>,
     /// How files are written over.
     pub write: Write,
     /// The target is empty and nobody reads it yet.
@@ -119,6 +141,14 @@ pub struct Outcomes {
     pub aside: Vec<Kept>,
     /// setuid and setgid bits that were not mirrored.
     pub dropped: Vec<Dropped>,
+}
+
+impl Outcomes {
+    /// Whether all was done, and nothing of it needs to be told.
+    pub fn is_smooth(&self) -> bool {
+        let well = |(_, end): &(_, Status)| matches!(end, Status::Done | Status::Same);
+        self.ends.iter().all(well) && self.aside.is_empty() && self.dropped.is_empty()
+    }
 }
 
 /// A path, and where what stood there is kept below staging.
