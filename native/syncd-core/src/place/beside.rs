@@ -8,12 +8,13 @@ use rustix::io::{self, Errno};
 use super::aside::rename_new;
 use super::attributes::Want;
 use super::crash;
-use super::shop::{CREATE, Halt, Hand, Placed, failed, new_name};
-use super::take::{Load, Taken, copy_file, is_sparse, write_content};
+use super::shop::{CREATE, Halt, Hand, Old, Placed, failed, lock, new_name};
+use super::take::{Load, SMALL, Taken, copy_file, is_sparse, write_content};
 use crate::control::Control;
 use crate::dirs::{retry, stat_at, stat_fd};
 use crate::entry::{Fingerprint, Kind, Meta, Side};
 use crate::error::stops_slice;
+use crate::path;
 use crate::read::{Unread, hash, reopen};
 use crate::sys::probe_lease;
 
@@ -385,29 +386,68 @@ impl Hand<'_> {
         }
         crash::pass("publish-renamed");
         let meta = fresh.meta(spot)?;
-        self.finish_old(spot, expected, bench, &old)?;
+        self.finish_old(spot, expected, bench, old)?;
         Ok(meta)
     }
 
-    /// Drop a replaced entry if it is what was expected and will stay so, else set it aside.
+    /// Finish with a replaced entry whose second name is in a bench: at once, or for a small one after the whole slice, when
+    /// everything new is in its place.
     fn finish_old(
         &self,
         spot: Spot<'_>,
         expected: &Fingerprint,
         bench: Bench<'_>,
-        old: &[u8],
+        old: Vec<u8>,
     ) -> Result<(), Miss> {
-        if stays(bench.dir, old, expected) {
-            let _ = fs::unlinkat(bench.dir, old, AtFlags::empty());
+        if !bench.own && expected.size <= SMALL {
+            lock(&self.shop.olds).push(Old {
+                path: spot.path.into(),
+                name: old,
+                expected: *expected,
+            });
             return Ok(());
         }
-        if let Ok(slot) = self.shop.set_aside(bench.dir, old, spot.path) {
-            self.shop.keep(spot.path, &slot.shown);
+        if self.drop_old(spot.path, expected, bench.dir, &old) {
             return Ok(());
         }
-        // It cannot be kept elsewhere, so it has its name back: what it replaces is the source's.
-        retry(|| fs::renameat(bench.dir, old, spot.dir, spot.name)).map_err(missed("rename"))?;
+        give_back(bench.dir, &old, spot).map_err(missed("rename"))?;
         Err(Miss::Halt(Halt::Changed))
+    }
+
+    /// The same for one that was left until now. False: it has its name back.
+    pub fn finish_left(&mut self, old: &Old) -> bool {
+        let staging = self.shop.options.staging;
+        if self.drop_old(&old.path, &old.expected, staging, &old.name) {
+            return true;
+        }
+        let Ok(Some(dir)) = self.parent(&old.path) else {
+            return true; // it stays in staging; the next start sets it aside
+        };
+        let spot = Spot {
+            dir: dir.as_fd(),
+            name: path::split(&old.path).1,
+            path: &old.path,
+        };
+        give_back(staging, &old.name, spot).is_err()
+    }
+
+    /// Drop a replaced entry if it is what was expected and will stay so, else set it aside. False: it cannot be kept elsewhere.
+    fn drop_old(
+        &self,
+        path: &[u8],
+        expected: &Fingerprint,
+        dir: BorrowedFd<'_>,
+        old: &[u8],
+    ) -> bool {
+        if stays(dir, old, expected) {
+            let _ = fs::unlinkat(dir, old, AtFlags::empty());
+            return true;
+        }
+        let Ok(slot) = self.shop.set_aside(dir, old, path) else {
+            return false;
+        };
+        self.shop.keep(path, &slot.shown);
+        true
     }
 
     /// The same where an entry cannot have two names: for a moment nothing is at its name.
@@ -442,7 +482,7 @@ impl Hand<'_> {
             Ok(()) => {
                 crash::pass("publish-renamed");
                 let meta = fresh.meta(spot)?;
-                self.finish_old(spot, expected, bench, &old)?;
+                self.finish_old(spot, expected, bench, old)?;
                 Ok(meta)
             }
             Err(miss) => {
@@ -463,6 +503,11 @@ impl Fresh<'_> {
             self.discard();
         }
     }
+}
+
+/// Give a replaced entry its name back: what is there by now is the source's.
+fn give_back(dir: BorrowedFd<'_>, old: &[u8], spot: Spot<'_>) -> Result<(), Errno> {
+    retry(|| fs::renameat(dir, old, spot.dir, spot.name))
 }
 
 /// Whether the entry at a name is the one that was expected and will stay so: nobody holds it open for writing. What

@@ -14,7 +14,7 @@ use crate::actions::Actions;
 use crate::base::{Base, Row};
 use crate::control::Control;
 use crate::dirs::{Dir, Reached, Root, stat_at, stat_fd};
-use crate::entry::{Agreed, Meta, Side};
+use crate::entry::{Agreed, Fingerprint, Meta, Side};
 use crate::error::{means_absent, stops_slice};
 use crate::exclude::Excluder;
 use crate::path;
@@ -73,6 +73,16 @@ impl Able {
     }
 }
 
+/// A small entry that was replaced, under its second name in staging. It is looked at when the slice is in its place.
+pub struct Old {
+    /// Where it was.
+    pub path: Box<[u8]>,
+    /// Its name in staging.
+    pub name: Vec<u8>,
+    /// What it was to be.
+    pub expected: Fingerprint,
+}
+
 /// What the threads of one call share.
 pub struct Shop<'a> {
     /// The source's root.
@@ -99,6 +109,8 @@ pub struct Shop<'a> {
     pub modes: &'a Mutex<BTreeMap<Vec<u8>, u32>>,
     /// Paths that were to leave the target and did not.
     pub undone: &'a Mutex<Vec<Box<[u8]>>>,
+    /// What was replaced and not looked at since.
+    pub olds: Mutex<Vec<Old>>,
     memory: AtomicU64,
     written: AtomicU64,
     removed: AtomicUsize,
@@ -140,6 +152,7 @@ impl<'a> Shop<'a> {
             ),
             modes: &actions.modes,
             undone: &actions.undone,
+            olds: Mutex::default(),
             memory: AtomicU64::new(0),
             written: AtomicU64::new(0),
             removed: AtomicUsize::new(0),
