@@ -44,6 +44,7 @@ class Opened:
                 _flush(pair)
             pair.baseline.close(clean=clean and pair.trusted, damaged=False, run=_run(pair.settings.target))
         finally:
+            pair.prepared.clear(pair.staging.fd)
             pair.staging.close()
             self.lock.release()
 

@@ -182,8 +182,11 @@ class Runner:
         hints, now = self._understand(hints)
         if (lone := self._settle.lone(hints, now)) is not None:
             self._cycle(lone)
-        else:
-            self._settle.offer(hints, now)
+            return
+        self._settle.offer(hints, now)
+        if hints.ready and self._settle.holds_burst:
+            with self.watch.attended():
+                self.pair.prepare(hints.ready)
 
     def _wait(self, epoll: select.epoll, due: float | None) -> list[int]:
         """Wait for a descriptor, or until `due`; those that are ready."""
@@ -343,7 +346,10 @@ class Runner:
                         if not isinstance(roots, Halt):
                             self.watch.cover(roots[0], self.pair.rules)
                     self._look_at_locks(time.monotonic())
-                return cycle(self.pair, batch, patient=patient, announce=self.announce)
+                done = cycle(self.pair, batch, patient=patient, announce=self.announce)
+            if not self._settle.holds_burst:
+                self.pair.prepared.clear(self.pair.staging.fd)
+            return done
         except OSError as error:
             if self.once or self.status.cycles == 0:
                 raise

@@ -45,6 +45,7 @@ class Pair:
         self.rules = compile_rules(kernel, settings)
         self.guard = Guard(settings.guard)
         self.control = kernel.control()
+        self.prepared = kernel.prepared()
         self.number = 0
         self.trusted = True  # whether fingerprints of the target are believed
         self.calm = False  # a cycle may go without the guards' memory: no doubt, and the first full cycle has ended
@@ -232,7 +233,16 @@ class Pair:
             direct,
             self.settings.owner,
             patient,
+            self.prepared if len(self.prepared) else None,
         )
+
+    def prepare(self, paths: frozenset[bytes]) -> None:
+        """Make ready what a held burst will put. Nothing is promised, and nothing in the target is touched."""
+        with self.roots() as roots:
+            if self.calm and not isinstance(roots, Halt):
+                options = self.options(0, direct=False, unfinished=False, patient=False)
+                options = options._replace(prepared=self.prepared)
+                self.kernel.prepare(roots, self.baseline.base, paths, options, self.control)
 
     def express(self, batch: Batch, verbs: Mapping[Line, Verb], options: PlaceOptions) -> Outcomes | None:
         """See the kernel's `express`. Only while `calm`. Raises OSError when the journal cannot be written."""

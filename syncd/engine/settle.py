@@ -129,6 +129,12 @@ class Settle:
         """Whether a lock keeps something back."""
         return self._held_since is not None
 
+    @property
+    def holds_burst(self) -> bool:
+        """Whether a burst waits that a lock keeps back, or kept back until a moment ago."""
+        burst = self._burst
+        return burst is not None and (self.held or (self._released is not None and burst.began <= self._released))
+
     def due(self) -> float | None:
         """When `take` will next have something; None while nothing is pending or all of it is held."""
         times = [min(self._ready.values())] if self._ready else []

@@ -248,6 +248,16 @@ class Outcomes(Protocol):
     dropped: list[tuple[Raw, int]]  # (path, S_ISUID | S_ISGID bits that were not mirrored)
 
 
+class Prepared(Protocol):
+    """What `prepare` made ready for `place`: content in memory, and files `new-N` in staging."""
+
+    def __len__(self) -> int:
+        """How many files are ready."""
+
+    def clear(self, staging: int) -> None:
+        """Forget everything; what was written into the open directory `staging` is removed."""
+
+
 class PlaceOptions(NamedTuple):
     """How `place` writes.
 
@@ -258,7 +268,8 @@ class PlaceOptions(NamedTuple):
     reads it yet, so a file of at most 128 KiB may be created under its final name.
     `owner` = (uid, gid) for every entry; None = as root the source entry's owner, else leave it.
     `patient`: a file that somebody holds open for writing is not BUSY if two reads of it, 30 ms apart,
-    agree (one pause for all such files of the slice).
+    agree (one pause for all such files of the slice). What is `prepared` is used, and taken out of it, if the
+    source's file is as it was then, and the one in staging, too.
     """
 
     staging: int
@@ -268,6 +279,7 @@ class PlaceOptions(NamedTuple):
     direct: bool = False
     owner: tuple[int, int] | None = None
     patient: bool = False
+    prepared: Prepared | None = None
 
 
 class Intent(NamedTuple):
@@ -454,6 +466,18 @@ class Kernel(Protocol):
         Both fingerprints in an outcome are taken from open descriptors after the last write to it.
         The target's is zeros, so that the next scan is in doubt, if somebody wrote the new entry meanwhile: its size or
         mtime are others, or, in place, the content read back is another. A record that set an mtime reads back, too: CHANGED.
+        """
+
+    def prepared(self) -> Prepared:
+        """Nothing, for a start."""
+
+    def prepare(
+        self, roots: tuple[Root, Root], base: Base, paths: Collection[bytes], options: PlaceOptions, control: Control
+    ) -> None:
+        """Read ahead of `place`, into `options.prepared`, what some paths of the source hold, and write it into staging.
+
+        Only a saving: a body may pass over any of them, and the rest when there is no room. What was prepared for a path
+        before is dropped. Nothing in the target is touched, nothing is raised for a file.
         """
 
     def express(

@@ -239,7 +239,8 @@ def test_removals_that_were_cut_short_are_still_vouched_for(tmp_path: Path, how:
         process.send_signal(signal.SIGCONT)
         process.wait(60)
     if how == signal.SIGKILL:
-        assert len(os.listdir(scene.target / "d1" / "many")) == 280
+        left = len(os.listdir(scene.target / "d1" / "many"))
+        assert 270 < left <= 280, "one thread stopped; another one ended what it was at"
     scene.check()
 
 

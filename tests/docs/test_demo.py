@@ -33,7 +33,12 @@ def test_the_demo_shows_the_lag_of_each_edit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    with start(tmp_path) as demo:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
+    try:
+        demo = start(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with demo:
         assert demo.stdout is not None
         while "in sync after" not in demo.stdout.readline():
             pass

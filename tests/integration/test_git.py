@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from syncd.kernel.choose import load
 from syncd.model.settings import Settings, Timing
 from syncd.watchers.choose import choose
 from tests.compare import assert_equal
-from tests.integration.watching import Watching, watching
+from tests.integration.watching import Watching, run, watching
 from tests.machine import eventually
 from tests.repository import git, make_repository
 
@@ -230,6 +231,44 @@ def test_a_lock_holds_and_a_flush_ends_the_hold(tmp_path: Path) -> None:
         (watch.source / "after").write_text("after")
         eventually(lambda: watch.status()["held_by"] == "", "the lock is still named")
         assert_flushed(watch)
+
+
+@pytest.mark.parametrize("then", ["released", "flushed", "terminated", "killed"])
+def test_a_held_burst_is_staged_and_shown_later(tmp_path: Path, then: str) -> None:
+    """Files go to staging while the lock is there; the target changes after it, and nothing stays in staging."""
+    with working(tmp_path, 20) as watch:
+        state = Path(watch.env["XDG_STATE_HOME"])
+        lock = watch.source / ".git" / "index.lock"
+        lock.touch()
+        eventually(lambda: watch.status()["held_by"] == ".git/index.lock", "the lock is not named")
+        files = sorted(path.relative_to(watch.source) for path in watch.source.rglob("*.py") if path.is_file())[:100]
+        for path in files:
+            (watch.source / path).write_bytes(b"#")  # shorter: it goes beside
+
+        def held() -> int:
+            return sum((watch.target / path).read_bytes() != b"#" for path in files)
+
+        if watch.status()["kernel"] == "native":
+            eventually(lambda: len(list(state.rglob("new-*"))) > 10, "nothing is staged")
+        kept_back = held()
+        assert kept_back > 20, "the first of them pass as lone saves, not so many"
+        assert lock.exists()
+        if then == "flushed":
+            assert_flushed(watch)
+        elif then == "released":
+            lock.unlink()
+            eventually(lambda: not held(), "it is not mirrored")
+            assert_flushed(watch)
+        else:
+            watch.stop(signal.SIGTERM if then == "terminated" else signal.SIGKILL)
+            if then == "terminated":
+                assert list(state.rglob("new-*")) == []
+            assert held() == kept_back
+            lock.unlink()
+            assert run("sync", str(watch.source), str(watch.target), env=watch.env).returncode == 0
+            assert_equal(watch.source, watch.target)
+        assert list(state.rglob("new-*")) == []
+        assert list(state.rglob("conflicts/*")) == []
 
 
 # --- node_modules -------------------------------------------------------------------------------------

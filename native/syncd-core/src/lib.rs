@@ -5,6 +5,7 @@
 
 pub mod actions;
 pub mod base;
+mod bulk;
 pub mod control;
 pub mod diff;
 pub mod digest;

@@ -11,6 +11,7 @@ use crate::error::Trouble;
 use crate::exclude::Excluder;
 
 /// What one scan goes by.
+#[derive(Clone, Copy)]
 pub struct Ways<'a> {
     /// The root that is read.
     pub root: &'a Root,

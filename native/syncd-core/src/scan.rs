@@ -1,12 +1,14 @@
 //! Scan: what stands below a root, or at some places of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
 use crate::base::Base;
+use crate::bulk::{self, Group};
 use crate::control::Control;
+use crate::digest::spread;
 use crate::dirs::{Reached, Root, THROUGH, open_below, stat_at, stat_fd};
 use crate::entry::{Kind, Meta, Seen, Side};
 use crate::error::{Error, Result, means_absent};
@@ -41,13 +43,15 @@ pub fn scan(
     };
     match scope {
         Some(scope) if !scope.iter().any(|look| look.deep && look.path.is_empty()) => {
+            let (groups, left) = bulk::groups(ways, known, scope);
             let places = match side {
-                Side::Source => scan.places(scope)?,
+                Side::Source => scan.places(&groups, &left)?,
                 Side::Target => gather(scope.iter().map(|look| (look.path.to_vec(), look.deep))),
             };
             let looks = without_repetition(places);
-            for look in &looks {
-                scan.place(look)?;
+            match side {
+                Side::Source => scan.look_at(&looks, groups)?,
+                Side::Target => scan.look_at_all(&looks)?,
             }
             scan.tree.scope = Some(looks);
         }
@@ -128,9 +132,18 @@ impl Scan<'_> {
 
     // --- the places of a source ---------------------------------------------------------------
 
-    fn places(&mut self, scope: &[Look]) -> Result<Places> {
-        let mut looks = Vec::with_capacity(scope.len() * 2);
-        for look in scope {
+    fn places(&mut self, groups: &[Group<'_>], left: &[&Look]) -> Result<Places> {
+        let mut looks = Vec::with_capacity(left.len() * 2);
+        for group in groups {
+            looks.push((group.above.to_vec(), false));
+            looks.extend(
+                group
+                    .kids
+                    .iter()
+                    .map(|(look, _)| (look.path.to_vec(), true)),
+            );
+        }
+        for look in left {
             if look.path.is_empty() {
                 looks.push((Vec::new(), false));
             } else {
@@ -280,6 +293,82 @@ impl Scan<'_> {
 
     // --- looking ------------------------------------------------------------------------------
 
+    /// Look at all places of a source that are not in the groups, and take those in.
+    fn look_at(&mut self, looks: &[Look], groups: Vec<Group<'_>>) -> Result<()> {
+        let mut seen: HashMap<&[u8], Option<Seen>> = HashMap::new();
+        for group in groups {
+            seen.extend(
+                group
+                    .kids
+                    .into_iter()
+                    .map(|(look, seen)| (&*look.path, seen)),
+            );
+            // Of several looks at one directory the first counts: what came into it later is not known yet.
+            let dir = seen.entry(group.above).or_default();
+            if dir
+                .as_ref()
+                .is_none_or(|dir| group.dir.print.ctime < dir.print.ctime)
+            {
+                *dir = Some(group.dir);
+            }
+        }
+        for look in looks {
+            match seen.remove(&*look.path) {
+                Some(Some(seen)) if look.deep == (seen.kind != Kind::Dir) => {
+                    self.take_in(&look.path, seen);
+                }
+                Some(None) => {}
+                _ => self.place(look)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Look at all places of a target.
+    fn look_at_all(&mut self, looks: &[Look]) -> Result<()> {
+        let part = || Scan {
+            ways: self.ways,
+            known: self.known,
+            tree: Tree::new(self.ways.side, None),
+            reached: Reached::new(self.ways.root.fd()),
+        };
+        let peek = |look: &Look, part: &mut Scan<'_>| part.peek(look);
+        let mut seen = Vec::new();
+        if bulk::is_many(looks) {
+            seen = spread(looks, bulk::NEIGHBOURS, peek, part);
+        }
+        let mut seen = seen.into_iter();
+        for look in looks {
+            match seen.next().flatten().flatten() {
+                Some(seen) => self.take_in(&look.path, seen),
+                None => self.place(look)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands at one place, if it is a usual directory or no directory, and no trouble.
+    fn peek(&mut self, look: &Look) -> Option<Seen> {
+        if look.path.is_empty() || self.ways.control.is_cancelled() {
+            return None;
+        }
+        if let (false, Some(seen)) = (look.deep, self.usual_dir(&look.path)) {
+            return Some(seen);
+        }
+        let (above, name) = path::split(&look.path);
+        let dir = self.reached.get(above).ok()?;
+        let row = self.known.get(&look.path);
+        let (seen, meta) = self.ways.look(dir.as_fd(), name, row).ok()?;
+        let plain = !meta.is_dir() && !self.ways.rules.excluded_child(&look.path, false);
+        plain.then_some(seen)
+    }
+
+    fn take_in(&mut self, path: &[u8], seen: Seen) {
+        tally(&seen, path, &mut self.tree.others, &mut self.tree.bytes);
+        self.tree.entries.set(path, seen);
+        self.ways.control.add_entries(1);
+    }
+
     /// Look at one place as it stands.
     fn place(&mut self, look: &Look) -> Result<()> {
         let path = &look.path;
@@ -293,7 +382,8 @@ impl Scan<'_> {
             self.tree.root = Some(Seen::new(&self.ways.root.check()?));
             return Ok(());
         }
-        if !look.deep && self.place_usual(path) {
+        if let (false, Some(seen)) = (look.deep, self.usual_dir(path)) {
+            self.take_in(path, seen);
             return Ok(());
         }
         let (above, name) = path::split(path);
@@ -343,28 +433,22 @@ impl Scan<'_> {
         if !is_dir {
             self.went(look);
         }
-        tally(&seen, path, &mut self.tree.others, &mut self.tree.bytes);
-        self.tree.entries.set(path, seen);
-        self.ways.control.add_entries(1);
+        self.take_in(path, seen);
         Ok(())
     }
 
-    /// The common case of a directory: known, nothing special, and what it holds is looked at next. False: it is not
+    /// The common case of a directory: known, nothing special, and what it holds is looked at next. None: it is not
     /// that.
-    fn place_usual(&mut self, path: &[u8]) -> bool {
+    fn usual_dir(&mut self, path: &[u8]) -> Option<Seen> {
         let row = self.known.get(path);
         if !row.is_some_and(|row| row.kind == Kind::Dir && !row.mount) {
-            return false;
+            return None;
         }
-        let Ok(meta) = self.reached.get(path).and_then(|dir| stat_fd(dir.as_fd())) else {
-            return false;
-        };
-        if meta.device != self.ways.root.device || self.ways.rules.excluded_child(path, true) {
-            return false;
-        }
-        self.tree.entries.set(path, Seen::new(&meta));
-        self.ways.control.add_entries(1);
-        true
+        let dir = self.reached.get(path).ok()?;
+        let meta = stat_fd(dir.as_fd()).ok()?;
+        let usual =
+            meta.device == self.ways.root.device && !self.ways.rules.excluded_child(path, true);
+        usual.then(|| Seen::new(&meta))
     }
 
     /// A directory of `known` stood there when the places were resolved and is gone by now. What it held is not in

@@ -173,6 +173,7 @@ impl Pair {
             direct: false,
             owner: None,
             patient: false,
+            prepared: None,
         }
     }
 

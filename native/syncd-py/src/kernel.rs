@@ -17,7 +17,7 @@ use syncd_core::{diff, digest, place, scan, state, sys};
 
 use crate::convert::{self, path_of, paths_of, raised};
 use crate::handles::{Control, Root};
-use crate::place::{Actions, Diff, Outcomes, verb_of};
+use crate::place::{Actions, Diff, Outcomes, Prepared, verb_of};
 use crate::rules::{Rules, compile_rules};
 use crate::tree::{Base, Tree};
 
@@ -267,6 +267,27 @@ impl Kernel {
             .map_err(|error| raised(py, &error))
     }
 
+    fn prepared(&self) -> Prepared {
+        Prepared::default()
+    }
+
+    fn prepare(
+        &self,
+        py: Python<'_>,
+        roots: (PyRef<'_, Root>, PyRef<'_, Root>),
+        base: &Base,
+        paths: &Bound<'_, PyAny>,
+        options: &Bound<'_, PyAny>,
+        control: &Control,
+    ) -> PyResult<()> {
+        let (source, target) = (roots.0.open()?, roots.1.open()?);
+        let (base, control) = (base.share()?, Arc::clone(&control.inner));
+        let (paths, given) = (paths_of(paths)?, given(options)?);
+        let options = options_of(&given)?;
+        py.detach(|| place::prepare((&source, &target), &base, &paths, &options, &control));
+        Ok(())
+    }
+
     #[pyo3(signature = (root, paths, force = false))]
     fn stat_many<'py>(
         &self,
@@ -357,7 +378,16 @@ fn place_verb(value: &Bound<'_, PyAny>) -> PyResult<Verb> {
 }
 
 /// The fields of a `PlaceOptions`.
-pub type Given = (i32, i32, Vec<u8>, String, bool, Option<(u32, u32)>, bool);
+pub type Given = (
+    i32,
+    i32,
+    Vec<u8>,
+    String,
+    bool,
+    Option<(u32, u32)>,
+    bool,
+    Option<Py<Prepared>>,
+);
 
 pub fn given(options: &Bound<'_, PyAny>) -> PyResult<Given> {
     let given: Given = options.extract()?;
@@ -369,7 +399,7 @@ pub fn given(options: &Bound<'_, PyAny>) -> PyResult<Given> {
 }
 
 pub fn options_of(given: &Given) -> PyResult<Options<'_>> {
-    let (staging, journal, aside, write, direct, owner, patient) = given;
+    let (staging, journal, aside, write, direct, owner, patient, prepared) = given;
     Ok(Options {
         staging: lent(*staging)?,
         journal: lent(*journal)?,
@@ -383,6 +413,7 @@ pub fn options_of(given: &Given) -> PyResult<Options<'_>> {
         direct: *direct,
         owner: *owner,
         patient: *patient,
+        prepared: prepared.as_ref().map(|prepared| &prepared.get().inner),
     })
 }
 

@@ -45,6 +45,7 @@ fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<place::Diff>()?;
     module.add_class::<place::Actions>()?;
     module.add_class::<place::Outcomes>()?;
+    module.add_class::<place::Prepared>()?;
     module.add_function(wrap_pyfunction!(rules::compile_rules, module)?)?;
     module.add_function(wrap_pyfunction!(ignore_sigio, module)?)?;
     module.add_function(wrap_pyfunction!(trim, module)?)?;

@@ -249,3 +249,25 @@ impl Outcomes {
             .collect()
     }
 }
+
+/// What was made ready for `place`.
+#[pyclass(frozen, module = "syncd._native")]
+#[derive(Default)]
+pub struct Prepared {
+    /// The core's.
+    pub inner: syncd_core::place::Prepared,
+}
+
+#[pymethods]
+impl Prepared {
+    fn __len__(&self) -> usize {
+        self.inner.len()
+    }
+
+    /// Forget everything; what stands in `staging` is removed.
+    fn clear(&self, py: Python<'_>, staging: i32) -> PyResult<()> {
+        let staging = crate::kernel::lent(staging)?;
+        py.detach(|| self.inner.clear(staging));
+        Ok(())
+    }
+}

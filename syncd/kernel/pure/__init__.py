@@ -51,6 +51,16 @@ class PureRoot:
             self.fd = -1
 
 
+class Unprepared:
+    """What this body prepares: nothing."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def clear(self, staging: int) -> None:
+        """There is nothing."""
+
+
 class PureKernel:
     """The primitives: see `contract.Kernel`."""
 
@@ -139,6 +149,14 @@ class PureKernel:
         assert isinstance(base, PureBase)
         assert isinstance(actions, PureActions)
         return place(source, target, rules, base, actions, start, stop, options, control)
+
+    def prepared(self) -> Unprepared:
+        return Unprepared()
+
+    def prepare(
+        self, roots: tuple[Root, Root], base: Base, paths: Collection[bytes], options: PlaceOptions, control: Control
+    ) -> None:
+        """Passes over all of them: with the interpreter's lock, reading ahead would take its time from the watcher."""
 
     def express(
         self,

@@ -59,6 +59,7 @@ impl Bench<'_> {
 struct Fresh<'p> {
     dir: BorrowedFd<'p>,
     name: Vec<u8>,
+    number: u64,
     fd: Option<OwnedFd>,
     written: Option<Fingerprint>, // as it was when it was whole
 }
@@ -130,7 +131,7 @@ impl Hand<'_> {
                 return Err(Miss::Halt(halt));
             }
             if let Err(errno) = rename_new(fresh.dir, &fresh.name, spot.dir, spot.name) {
-                fresh.discard_unless(errno == Errno::XDEV && matches!(taken.load, Load::Staged(_)));
+                fresh.discard_unless(errno == Errno::XDEV && taken.load.staged().is_some());
                 return Err(match errno {
                     Errno::EXIST | Errno::NOTEMPTY => Miss::Halt(Halt::Changed),
                     errno => missed("rename")(errno),
@@ -160,8 +161,7 @@ impl Hand<'_> {
             }
             let done = hand.swap(spot, expected, bench, &fresh);
             if let Err(miss) = &done {
-                let again =
-                    matches!(miss, Miss::OtherMount) && matches!(taken.load, Load::Staged(_));
+                let again = matches!(miss, Miss::OtherMount) && taken.load.staged().is_some();
                 fresh.discard_unless(again);
             }
             done
@@ -256,6 +256,20 @@ impl Hand<'_> {
         self.shop.finish(fd, want)
     }
 
+    /// Write a file into staging whole: its number there and what it is then.
+    pub fn stage_whole(
+        &mut self,
+        taken: &Taken,
+        want: &Want,
+    ) -> Option<(u64, Fingerprint, OwnedFd)> {
+        let staging = Bench {
+            dir: self.shop.options.staging,
+            own: false,
+        };
+        let fresh = self.prepare(staging, taken, want).ok()?;
+        Some((fresh.number, fresh.written?, fresh.fd?))
+    }
+
     /// Make a new entry under a temporary name.
     fn prepare<'p>(
         &mut self,
@@ -264,6 +278,15 @@ impl Hand<'_> {
         want: &Want,
     ) -> Result<Fresh<'p>, Miss> {
         let shop = self.shop;
+        if let (Load::Whole(number, print), false) = (&taken.load, bench.own) {
+            return Ok(Fresh {
+                dir: bench.dir,
+                name: new_name(*number),
+                number: *number,
+                fd: None,
+                written: Some(*print),
+            });
+        }
         if let (Load::Staged(number), false) = (&taken.load, bench.own) {
             let name = new_name(*number);
             let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -273,15 +296,17 @@ impl Hand<'_> {
             return Ok(Fresh {
                 dir: bench.dir,
                 name,
+                number: *number,
                 fd: Some(fd),
                 written: Some(meta.print),
             });
         }
         loop {
-            let name = bench.new_name(shop.number());
+            let number = shop.number();
             let mut fresh = Fresh {
                 dir: bench.dir,
-                name,
+                name: bench.new_name(number),
+                number,
                 fd: None,
                 written: None,
             };
@@ -311,7 +336,7 @@ impl Hand<'_> {
                 (Some(fd), Load::Memory(content)) => {
                     self.fill(fd.as_fd(), content, taken, want).map(Some)
                 }
-                (Some(fd), Load::Staged(number)) => {
+                (Some(fd), Load::Staged(number) | Load::Whole(number, _)) => {
                     self.copy_staged(*number, fd.as_fd(), want).map(Some)
                 }
                 (Some(fd), Load::Nothing) => shop.finish(fd.as_fd(), want).map(Some),

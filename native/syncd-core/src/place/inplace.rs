@@ -2,17 +2,18 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::fs::{self, FallocateFlags, Mode, OFlags};
 use rustix::io::{self, Errno};
 
 use super::attributes::{Want, times};
 use super::beside::{Spot, errno_of};
+use super::prepare::discard;
 use super::shop::{Halt, Hand, Placed, failed, new_name};
 use super::take::{Load, SMALL, Taken, write_content};
 use super::{Write, crash};
 use crate::control::Control;
 use crate::dirs::{retry, stat_fd};
-use crate::entry::{Agreed, Content, Kind, Meta, Seen, Side, equal};
+use crate::entry::{Agreed, Content, Fingerprint, Kind, Meta, Seen, Side, equal};
 use crate::read::{Unread, each_chunk, reopen};
 use crate::sys::probe_lease;
 
@@ -66,22 +67,28 @@ impl Hand<'_> {
         want: &Want,
     ) -> Option<u64> {
         let size = taken.meta?.print.size;
-        let auto = match self.shop.options.write {
-            Write::Replace => return None,
-            Write::Auto => true,
-            Write::InPlace => false,
-        };
-        let print = &target.print;
-        let fits =
-            size <= SMALL && print.size <= SMALL && size >= print.size && print.mode & 0o111 == 0;
-        let memory = matches!(taken.load, Load::Memory(_));
         let agreed = equal(Some(Content::from(target)), base.map(Content::from));
         let suits = target.kind == Kind::File
             && taken.link.is_none()
             && agreed
-            && print.mode & 0o7777 == want.mode
-            && (!auto || fits && memory);
+            && self.fits_in_place(&target.print, taken, want);
         suits.then_some(size)
+    }
+
+    /// Whether what was taken may be written into an agreed file with this fingerprint.
+    pub fn fits_in_place(&self, print: &Fingerprint, taken: &Taken, want: &Want) -> bool {
+        let auto = match self.shop.options.write {
+            Write::Replace => return false,
+            Write::Auto => true,
+            Write::InPlace => false,
+        };
+        let Some(size) = taken.meta.map(|meta| meta.print.size) else {
+            return false;
+        };
+        let fits =
+            size <= SMALL && print.size <= SMALL && size >= print.size && print.mode & 0o111 == 0;
+        let memory = matches!(taken.load, Load::Memory(_));
+        print.mode & 0o7777 == want.mode && (!auto || fits && memory)
     }
 
     fn overwrite(
@@ -99,7 +106,7 @@ impl Hand<'_> {
                 }
                 content.len() as u64
             }
-            Load::Staged(number) => {
+            Load::Staged(number) | Load::Whole(number, _) => {
                 let name = new_name(*number);
                 let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let from = retry(|| {
@@ -118,13 +125,7 @@ impl Hand<'_> {
         }
         crash::pass("publish-inplace");
         retry(|| fs::futimens(fd, &times(want.mtime)))?;
-        if let Load::Staged(number) = taken.load {
-            let _ = fs::unlinkat(
-                shop.options.staging,
-                new_name(number).as_slice(),
-                AtFlags::empty(),
-            );
-        }
+        discard(shop.options.staging, taken);
         stat_fd(fd)
     }
 

@@ -11,6 +11,7 @@
 //!
 //! | step | passed when |
 //! | --- | --- |
+//! | `prepared` | one source file of a held burst was read, and written into staging if it goes beside |
 //! | `take` | one source entry was taken (read, or looked at) |
 //! | `intents` | the intents of a slice are in the journal |
 //! | `publish-linked` | an old entry got its second name in staging |
@@ -27,6 +28,7 @@ mod beside;
 mod crash;
 mod inplace;
 mod make;
+mod prepare;
 mod publish;
 mod shop;
 mod take;
@@ -46,6 +48,7 @@ use crate::error::{Result, Trouble};
 use crate::exclude::Excluder;
 use crate::journal::{Frame, append};
 use crate::sys::utc;
+pub use prepare::{Prepared, prepare};
 use shop::{Hand, Shop, lock};
 use take::{Taken, take, take_held};
 
@@ -103,6 +106,8 @@ pub struct Options<'a> {
     pub owner: Option<(u32, u32)>,
     /// A file that somebody holds open for writing is taken if two reads of it agree.
     pub patient: bool,
+    /// What was made ready before, or is to be.
+    pub prepared: Option<&'a Prepared>,
 }
 
 /// How one action ended.

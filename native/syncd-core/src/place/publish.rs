@@ -19,7 +19,8 @@ use crate::path;
 use crate::read::{hash, reopen};
 use crate::walk::names;
 
-/// Carry out a slice: directories, then everything else on all cores, then removals, then the times of directories.
+/// Carry out a slice: directories, then everything else on all cores, then removals (files on all cores, then directories
+/// from below), then the times of directories; at last look at what was replaced.
 pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) -> Vec<Option<End>> {
     let mut ends: Vec<Option<End>> = Vec::with_capacity(slice.len());
     let mut ready: Vec<Option<Taken>> = Vec::with_capacity(slice.len());
@@ -45,11 +46,18 @@ pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) ->
             chosen(&|action| !action.makes_dir() && !action.removes() && !action.records_dir()),
             RUN,
         ),
-        (chosen(&|action| action.removes()), usize::MAX),
+        (
+            chosen(&|action| action.removes() && drops_file(action)),
+            RUN,
+        ),
+        (
+            chosen(&|action| action.removes() && !drops_file(action)),
+            usize::MAX,
+        ),
         (chosen(&|action| action.records_dir()), usize::MAX),
     ];
     for (number, (group, run)) in groups.iter().enumerate() {
-        let removals = number == 2;
+        let removals = number == 2 || number == 3;
         let act = |at: &usize, hand: &mut Hand<'_>| {
             let over = shop.control.is_cancelled() || !removals && shop.stopped().is_some();
             match (slice.get(*at), ready.get(*at)) {
@@ -82,11 +90,11 @@ pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) ->
                 *place = end;
             }
         }
-        for path in finish_olds(shop) {
-            let at = slice.iter().position(|(_, action)| *action.path == *path);
-            if let Some(place) = at.and_then(|at| ends.get_mut(at)) {
-                *place = Some(End::Left(Status::Changed));
-            }
+    }
+    for path in finish_olds(shop) {
+        let at = slice.iter().position(|(_, action)| *action.path == *path);
+        if let Some(place) = at.and_then(|at| ends.get_mut(at)) {
+            *place = Some(End::Left(Status::Changed));
         }
     }
     let left = ready
@@ -95,6 +103,12 @@ pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) ->
         .filter(|(_, end)| !matches!(end, Some(End::Set(..))));
     shop.discard(left.filter_map(|(taken, _)| taken.as_ref()));
     ends
+}
+
+/// Whether an action does no more than remove what is no directory: that needs no order.
+fn drops_file(action: &Action<'_>) -> bool {
+    let target = action.item.target.as_deref();
+    action.verb == Verb::Remove && target.is_some_and(|seen| seen.kind != Kind::Dir)
 }
 
 /// Look at what was replaced. The paths where it had to be put back.

@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{self, AtFlags, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::take::{Load, Taken};
+use super::prepare::discard;
+use super::take::Taken;
 use super::{Dropped, End, Kept, Options};
 use crate::actions::Actions;
 use crate::base::{Base, Row};
@@ -266,15 +267,7 @@ impl<'a> Shop<'a> {
 
     /// Remove the staged files of actions that are not carried out.
     pub fn discard<'t>(&self, taken: impl Iterator<Item = &'t Taken>) {
-        for taken in taken {
-            if let Load::Staged(number) = taken.load {
-                let _ = fs::unlinkat(
-                    self.options.staging,
-                    new_name(number).as_slice(),
-                    AtFlags::empty(),
-                );
-            }
-        }
+        taken.for_each(|taken| discard(self.options.staging, taken));
     }
 }
 

@@ -11,7 +11,7 @@ use super::{End, crash};
 use crate::actions::{Action, Verb};
 use crate::control::Control;
 use crate::dirs::{read_link, retry, stat_at, stat_fd};
-use crate::entry::{Content, Digest, Kind, Meta, Seen, Side, Text, equal};
+use crate::entry::{Content, Digest, Fingerprint, Kind, Meta, Seen, Side, Text, equal};
 use crate::error::{means_absent, stops_slice};
 use crate::read::{CHUNK, Open, Unread, digest_of, each_chunk, hash, read_small};
 
@@ -52,9 +52,22 @@ pub enum Load {
     Memory(Vec<u8>),
     /// In staging, as `new-N`.
     Staged(u64),
+    /// In staging, with this fingerprint, and nothing is left to be done to it.
+    Whole(u64, Fingerprint),
 }
 
-const NOTHING: Taken = Taken {
+impl Load {
+    /// The number of the file in staging.
+    pub fn staged(&self) -> Option<u64> {
+        match self {
+            Load::Staged(number) | Load::Whole(number, _) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+/// Nothing.
+pub const NOTHING: Taken = Taken {
     meta: None,
     digest: None,
     link: None,
@@ -144,6 +157,9 @@ fn take_link(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
 pub(super) fn take_file(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
     let shop = hand.shop;
     let (dir, name) = hand.source.parent(action.path).map_err(source_failed)?;
+    if let Some(taken) = shop.prepared(dir.as_fd(), name, action.path) {
+        return Ok(taken);
+    }
     let patient = shop.options.patient;
     let file = Open::at(dir.as_fd(), name, None, patient).map_err(unread)?;
     let size = file.meta.print.size;
