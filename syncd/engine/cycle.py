@@ -55,7 +55,7 @@ def cycle(
         plan = plan_mirror(
             diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
         )
-        plan = pair.second_look(diff, plan, sight.source.scope, began)
+        plan = pair.second_look(diff, plan, sight.source, began)
         takes = bool(plan.removals or plan.counts[Line.CONFLICT])
         bare = takes and is_bare(roots[0])
         checked = pair.guard.check(plan, began, bare=bare, replaced=pair.replaced)

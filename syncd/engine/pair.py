@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any
 
@@ -15,7 +15,7 @@ from syncd.engine.scan import Sight
 from syncd.engine.staging import ASIDE, Staging
 from syncd.engine.vcs import control_directories
 from syncd.errors import FirstMeeting
-from syncd.kernel.contract import Diff, Kernel, Look, Outcomes, PlaceOptions, Root
+from syncd.kernel.contract import Diff, Kernel, Outcomes, PlaceOptions, Root, Tree
 from syncd.model.change import Batch, Line
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
 from syncd.model.path import any_above, display
@@ -131,10 +131,10 @@ class Pair:
             )
         self.baseline.note(met=True)
 
-    def second_look(self, diff: Diff, plan: Plan, scope: Sequence[Look] | None, now: float) -> Plan:
+    def second_look(self, diff: Diff, plan: Plan, source: Tree, now: float) -> Plan:
         """On a filesystem that may lie, believe an absence only when it is seen again a second later.
 
-        `scope` is what this cycle looked at: absences elsewhere go on waiting. `now` is monotonic.
+        `source` is what this cycle saw: absences elsewhere go on waiting. `now` is monotonic.
         """
         if self.lying is None:
             return plan
@@ -147,7 +147,7 @@ class Pair:
             self._absent.clear()
         elif not diff.unexplained:
             self._vouched.update(gone)  # the next look learns the directory's new time, which was the explanation
-        if scope is not None:
+        if (scope := source.scope) is not None:
             places, deep = {look.path for look in scope}, {look.path for look in scope if look.deep}
             elsewhere = [path for path in before if path not in places and not any_above(path, deep)]
             self._absent |= {path: before[path] for path in elsewhere}

@@ -19,7 +19,7 @@ class Sight(NamedTuple):
 
 def looks(batch: Batch) -> list[Look]:
     """The places a batch asks to look at, if not everything."""
-    return [Look(path, path in batch.deep) for path in sorted(batch.paths)]
+    return [Look(path, path in batch.deep) for path in batch.paths]
 
 
 def scan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -120,9 +121,8 @@ def seen(pair: Pair, gone: list[bytes], now: float, looked: list[bytes] | None =
     """The plan of one cycle in which `gone` were missing from the source."""
     rows = [Row(path, None, None, None) for path in gone]
     diff = FakeDiff({Line.GONE: len(gone)}, len(gone), "id" if gone else "", {Line.GONE: rows})
-    return pair.second_look(
-        diff, plan_mirror(diff, "keep", 10), None if looked is None else [Look(path, False) for path in looked], now
-    )  # fmt: skip
+    source = SimpleNamespace(scope=None if looked is None else [Look(path, False) for path in looked])
+    return pair.second_look(diff, plan_mirror(diff, "keep", 10), source, now)
 
 
 def removes(plan: Plan) -> bool:

@@ -17,7 +17,7 @@ use crate::base::Base;
 use crate::control::Control;
 use crate::diff::Diff;
 use crate::dirs::{Root, stat_at};
-use crate::entry::Kind;
+use crate::entry::{Kind, Seen};
 use crate::exclude::Nothing;
 use crate::read::{Open, digest_of, read_small};
 use crate::sys::begin_writing;
@@ -79,19 +79,15 @@ pub fn discard(staging: BorrowedFd<'_>, taken: &Taken) {
 }
 
 impl Shop<'_> {
-    /// What was prepared for a path, if neither the source's file nor the one in staging was touched since.
-    pub fn prepared(&self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Option<Taken> {
+    /// What was prepared for a path, if it is what the scan saw there, and the file in staging was not touched since.
+    pub fn prepared(&self, path: &[u8], seen: &Seen) -> Option<Taken> {
         let taken = lock(&self.options.prepared?.0).take(path)?;
-        let is_same = |then: &crate::entry::Meta| {
-            stat_at(dir, name, false)
-                .is_ok_and(|now| now.print == then.print && now.device == then.device)
-        };
         let is_whole = match taken.load {
             Load::Whole(number, print) => stat_at(self.options.staging, &new_name(number), false)
                 .is_ok_and(|now| now.print == print),
             _ => true,
         };
-        if is_whole && taken.meta.as_ref().is_some_and(is_same) {
+        if is_whole && taken.meta.is_some_and(|meta| meta.print == seen.print) {
             return Some(taken);
         }
         discard(self.options.staging, &taken);

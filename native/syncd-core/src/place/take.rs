@@ -156,10 +156,11 @@ fn take_link(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
 /// Read a source file.
 pub(super) fn take_file(action: &Action<'_>, hand: &mut Hand<'_>) -> Result<Taken, Halt> {
     let shop = hand.shop;
-    let (dir, name) = hand.source.parent(action.path).map_err(source_failed)?;
-    if let Some(taken) = shop.prepared(dir.as_fd(), name, action.path) {
+    let seen = action.item.source.as_deref();
+    if let Some(taken) = seen.and_then(|seen| shop.prepared(action.path, seen)) {
         return Ok(taken);
     }
+    let (dir, name) = hand.source.parent(action.path).map_err(source_failed)?;
     let patient = shop.options.patient;
     let file = Open::at(dir.as_fd(), name, None, patient).map_err(unread)?;
     let size = file.meta.print.size;
