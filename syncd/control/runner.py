@@ -13,8 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncd.control.locks import LockWatch
 from syncd.control.remembered import FEW, Remembered
@@ -30,6 +29,9 @@ from syncd.model.change import NONE, Batch, Hints
 from syncd.model.path import any_above
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.system.mounts import Mount, mount_of, mounts_below, open_changes
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 LAGS = 1000  # lags kept for the percentiles
 BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
@@ -93,6 +95,8 @@ class Runner:
 
     def ask(self, command: Callable[[], Any]) -> Future[Any]:
         """Run `command` in the engine thread, between cycles; the future has its answer."""
+        from concurrent.futures import Future  # late: it loads logging, and no command comes during the start
+
         answer: Future[Any] = Future()
         self._commands.put((command, answer))
         os.eventfd_write(self._wake, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -23,6 +22,8 @@ class SaveFile:
         self._temporary = ""
 
     def __enter__(self) -> BinaryIO:
+        import tempfile  # late: a start has better things to do than to load its archive formats
+
         fd, self._temporary = tempfile.mkstemp(prefix=".save-", dir=self._path.parent)
         self._file = os.fdopen(fd, "wb")
         return self._file
