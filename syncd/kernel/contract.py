@@ -345,7 +345,9 @@ class Kernel(Protocol):
         """Read entries (lstat and link text; no content) below `root`.
 
         An entry whose fingerprint equals the one `known` has for this side takes over its digest;
-        any other file's digest is None (in doubt). Excluded names are passed over. Mount points
+        any other file's digest is None (in doubt); so is, where a source has a scope, that of a file that changed in
+        the last 5 seconds: before Linux 6.13 two writes within some milliseconds leave the same times, and of the
+        second one only the word that named it tells. Excluded names are passed over. Mount points
         are crossed; where `known` says mount and the directory now lies on its parent's device,
         the mount is gone: trouble (ENODEV, "mount") at that path.
         `force` asks the file's server (`statx` AT_STATX_FORCE_SYNC).

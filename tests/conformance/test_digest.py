@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import xxhash
 
+from syncd.kernel.contract import Look, Status
 from syncd.model.change import Line
 from tests import trees
 from tests.conformance.conftest import Make
-from tests.trees import F1, F2, Fifo, Link, build
+from tests.conformance.scene import ends
+from tests.trees import F1, F2, Fifo, File, Link, build
 
 SIZES = [0, 1, 3, 16, 17, 128, 129, 240, 241, 1024, 4096, 131071, 131072, 131073, (1 << 20) + 1]
 
@@ -167,3 +169,18 @@ def test_bytes_are_counted(scene: Make) -> None:
     made = scene({"f": b"x" * 5000})
     made.kernel.hash_many(made.roots[0], [b"f"], made.control)
     assert made.control.bytes == 5000
+
+
+def test_a_named_file_that_changed_just_now_is_read_though_its_times_did_not_change(scene: Make) -> None:
+    """As two writes within one tick of a coarse clock leave it, the first of which was mirrored."""
+    made = scene({"d": {"f": File(b"first"), "g": File(b"other")}})
+    made.cycle()
+    (made.source / "d" / "f").write_bytes(b"later")
+    seen = made.scan()[0].get(b"d/f").seen
+    row = made.base.get(b"d/f")._replace(source=seen, mtime_ns=seen.mtime_ns)
+    made.base = made.kernel.settle(made.base, [(b"d/f", row)], made.journal)
+    scope = [Look(b"d/f", False), Look(b"d/g", False)]
+    outcomes = made.cycle(scope)
+    assert (made.target / "d" / "f").read_bytes() == b"later"
+    assert ends(outcomes) == {b"d/f": Status.DONE, b"d/g": Status.SAME}
+    assert made.quiet()

@@ -23,7 +23,12 @@ pub struct Ways<'a> {
     pub control: &'a Control,
     /// Ask the files' server.
     pub force: bool,
+    /// Files that changed at this time or later (nanoseconds since 1970) are in doubt, whatever their fingerprints say.
+    pub doubtful: i64,
 }
+
+/// Files that changed within so many nanoseconds are in doubt when they are named.
+pub const RECENT: i64 = 5_000_000_000;
 
 impl Ways<'_> {
     /// Trouble of this scan.
@@ -57,6 +62,7 @@ impl Ways<'_> {
                 if seen.kind == Kind::File
                     && known.kind == Kind::File
                     && known.print(self.side) == seen.print
+                    && seen.print.ctime < self.doubtful
                 {
                     seen.digest = known.digest();
                 }

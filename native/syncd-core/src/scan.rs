@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::base::Base;
 use crate::bulk::{self, Group};
@@ -13,7 +14,7 @@ use crate::dirs::{Reached, Root, THROUGH, open_below, stat_at, stat_fd};
 use crate::entry::{Kind, Meta, Seen, Side};
 use crate::error::{Error, Result, means_absent};
 use crate::exclude::Excluder;
-use crate::look::Ways;
+use crate::look::{RECENT, Ways};
 use crate::path;
 use crate::tree::{Look, Tree, tally};
 use crate::walk::{blame, names, walk};
@@ -34,6 +35,10 @@ pub fn scan(
         side,
         control,
         force,
+        doubtful: match (side, scope) {
+            (Side::Source, Some(_)) => now() - RECENT,
+            _ => i64::MAX,
+        },
     };
     let mut scan = Scan {
         ways,
@@ -487,6 +492,14 @@ impl Scan<'_> {
             }
         }
     }
+}
+
+/// The time as files have it, in nanoseconds since 1970.
+fn now() -> i64 {
+    let time = clock_gettime(ClockId::Realtime);
+    time.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(time.tv_nsec)
 }
 
 /// What came of a step.

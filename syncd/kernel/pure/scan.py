@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Sequence
+from math import inf
 
 from syncd.kernel.contract import Control, Look, Root, Side, Trouble
 from syncd.kernel.pure.files import ABSENT, LISTING, Unreachable, directory, fingerprint, kind_of, look, opened
@@ -12,6 +14,8 @@ from syncd.kernel.pure.rules import PureRules
 from syncd.kernel.pure.tree import PureBase, PureTree, in_order, join, parts
 from syncd.model.entry import Entry, Kind
 from syncd.model.path import ancestors, any_above, name, parent
+
+RECENT = 5_000_000_000  # nanoseconds
 
 
 def scan(
@@ -25,6 +29,8 @@ def scan(
 ) -> PureTree:
     """Read entries below `root`: see the contract."""
     walk = Walk(root, rules, side, known, control, force)
+    if side is Side.SOURCE and scope is not None:
+        walk.doubtful = time.time_ns() - RECENT
     if scope is None or any(deep and not path for path, deep in scope):
         walk.tree = PureTree(None)
         walk.below(b"", root.device)
@@ -64,6 +70,7 @@ class Walk:
         self.known = known
         self.control = control
         self.force = force
+        self.doubtful = inf  # files that changed at this time or later are in doubt
         self.tree = PureTree(None)
         self.troubles: dict[bytes, tuple[int, str]] = {}
 
@@ -244,7 +251,7 @@ class Walk:
         agreed = self.known.get(path)
         if entry.kind == Kind.FILE and agreed and agreed.kind == Kind.FILE:
             seen = agreed.source if self.side is Side.SOURCE else agreed.target
-            if seen == entry.seen:
+            if seen == entry.seen and entry.seen.ctime_ns < self.doubtful:
                 entry = entry._replace(digest=agreed.digest)
         self.tree.put(path, entry)
         self.control.entries += bool(path)
