@@ -37,7 +37,7 @@ LAGS = 1000  # lags kept for the percentiles
 BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0  # seconds between tries on a full target, a root or a place that fails
 
-TELL = 0.1  # seconds between two tellings of lone saves; the first of them is told at once
+TELL = 0.2  # seconds between two tellings of lone saves; the first of them is told at once
 
 EVERYTHING = Batch(everything=True)
 SOURCES = 5  # descriptors the engine waits for: the watcher has up to three
@@ -202,7 +202,7 @@ class Runner:
     def _mirror_lone(self, epoll: select.epoll) -> list[int] | None:
         """Wait; the watcher, if it can, mirrors lone saves meanwhile. None, at once: not now.
 
-        They are told ten times a second at most: to tell of one costs as much as to mirror it.
+        They are told five times a second at most: to tell of one costs as much as to mirror it.
         """
         mirror = self.watch.watcher.mirror
         if mirror is None or not self.hurry or not self._is_at_rest:
