@@ -233,6 +233,10 @@ class Runner:
     def _understand(self, hints: Hints) -> tuple[Hints, float]:
         """What is to be made of a watcher's words, and when they came."""
         now = time.monotonic()
+        if hints.locks:
+            with self.pair.roots() as roots:
+                if not isinstance(roots, Halt):
+                    self.watch.watch_locks(roots[0])
         if hints.locks or self._locks.due is not None:
             self._look_at_locks(now)
         if hints.moves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from syncd.engine.vcs import control_directories
+from syncd.engine.vcs import KNOWN, control_directories
 from syncd.kernel.contract import Root, Rules
 from syncd.watchers.base import Coverage, Watcher
 
@@ -22,7 +22,13 @@ class Watch:
     def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None = None) -> None:
         """Watch before the scan of the same places. Blocks on the disk."""
         self.coverage = self.watcher.cover(root, rules, paths)
-        for place in control_directories(root, self.source):
+        self.watch_locks(root)
+
+    def watch_locks(self, root: Root) -> None:
+        """Watch where locks are, and where such places appear (`git init`). To be called again when one did."""
+        places = control_directories(root, self.source)
+        self.watcher.watch_locks(root, b"", [place.directory.partition(b"/")[0] for place in KNOWN])
+        for place in places:
             self.watcher.watch_locks(root, place.directory, (place.lock,))
 
     @contextmanager

@@ -233,6 +233,21 @@ def test_a_lock_holds_and_a_flush_ends_the_hold(tmp_path: Path) -> None:
         assert_flushed(watch)
 
 
+@pytest.mark.parametrize("watcher", ["auto", "pyinotify", "watchdog", "poll"])
+def test_the_lock_of_a_repository_made_later_is_seen(tmp_path: Path, watcher: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("before git")
+    with watching(source, tmp_path / "target", tmp_path / "home", "--watcher", watcher) as watch:
+        git(source, "init", "-q")
+        lock = source / ".git" / "index.lock"
+        assert watch.flush() == 0
+        lock.touch()
+        eventually(lambda: watch.status()["held_by"] == ".git/index.lock", "the lock is not seen")
+        lock.unlink()
+        eventually(lambda: watch.status()["held_by"] == "", "the lock is still named")
+
+
 @pytest.mark.parametrize("then", ["released", "flushed", "terminated", "killed"])
 def test_a_held_burst_is_staged_and_shown_later(tmp_path: Path, then: str) -> None:
     """Files go to staging while the lock is there; the target changes after it, and nothing stays in staging."""
