@@ -17,7 +17,7 @@ import click
 from syncd.cli.output import write_json
 from syncd.cli.show import Show
 from syncd.control.opening import Opened, open_pair, resolve
-from syncd.control.runner import Runner
+from syncd.control.runner import ENDING, Runner
 from syncd.control.status import Status
 from syncd.engine.watch import Watch
 from syncd.errors import Halted, Interrupted, NothingRunning, NotInSync
@@ -100,7 +100,9 @@ def _until_end(runner: Runner, opened: Opened, show: Show, once: bool) -> None:
         stopped_by.append(number)
         runner.stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
+        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup
         signal.signal(number, on_signal)
     thread = threading.Thread(target=runner.run, name="engine", daemon=True)
     thread.start()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from syncd.control.runner import Runner
+from syncd.control.runner import ENDING, Runner
 from syncd.control.server import Server
 from syncd.errors import UsageError
 from syncd.system.dirs import socket_path
@@ -48,8 +48,9 @@ def serve(runner: Runner, state: Path, on_signal: Callable[[int], None], view: V
 
 async def _serve(runner: Runner, state: Path, on_signal: Callable[[int], None], view: View) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, on_signal, number)
     ended = asyncio.Event()
     runner.on_end(lambda: loop.call_soon_threadsafe(ended.set))
     server = Server(runner, socket_path(state))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import select
+import signal
 import threading
 import time
 from collections import deque
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 LAGS = 1000  # lags kept for the percentiles
 BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0  # seconds between tries on a full target, a root or a place that fails
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # signals that end a run in order
 
 TELL = 0.2  # seconds between two tellings of lone saves; the first of them is told at once
 
@@ -341,7 +344,14 @@ class Runner:
         """Watch everything anew and look at everything."""
         self._show(state=State.STARTING if self.status.cycles == 0 else State.APPLYING)
         self.pair.recompile()
-        return self._after(self._try(batch, cover=True), batch)
+        done = self._try(batch, cover=True)
+        root_fails = done.halt is not None and not done.halt.id
+        if (identity := self.pair.guard.approved) and not root_fails and not self.pair.doubted:
+            self.pair.guard.approved = ""  # it must not let through what comes later
+            done = done._replace(
+                notes=(*done.notes, f"no removals wait for the approval {identity}; see: syncd status")
+            )
+        return self._after(done, batch)
 
     def _try(self, batch: Batch, *, cover: bool = False, patient: bool = False) -> CycleReport:
         """One cycle. No descriptor left, a state directory without room: that halts a watch and does not end it."""

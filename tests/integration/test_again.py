@@ -10,7 +10,7 @@ import pytest
 from tests.compare import assert_equal, read_tree
 from tests.integration.conftest import Place
 from tests.integration.watching import environment, run, watching
-from tests.machine import needs_root, tmpfs
+from tests.machine import eventually, needs_root, tmpfs
 
 pytestmark = pytest.mark.kernel
 
@@ -64,6 +64,23 @@ def test_another_source_that_lacks_entries_halts(place: Place, removed: bool) ->
     assert_equal(place.source, place.target)
     code, said = sync(place)
     assert (code, "another directory" in said) == (0, False), "it is the one that is known now"
+
+
+def test_an_approval_of_nothing_is_said_and_is_no_leave_for_later(place: Place) -> None:
+    for number in range(120):
+        (place.source / f"f{number}").write_bytes(b"%d" % number)
+    assert sync(place)[0] == 0
+    shutil.rmtree(place.source)
+    place.source.mkdir()
+    identity = sync(place)[1].split("approve ")[1].split()[0]
+    place.source.rmdir()
+    shutil.copytree(place.target, place.source)
+    with watching(*place, "--approve", identity) as watch:
+        assert any(identity in note for note in watch.reports[0]["notes"])
+        for path in place.source.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        eventually(lambda: watch.status()["halt"], "it was approved after all")
+        assert (place.target / "f1").exists()
 
 
 def test_another_source_that_holds_as_much_is_taken(place: Place) -> None:

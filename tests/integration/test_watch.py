@@ -115,7 +115,7 @@ def test_sync_asks_the_watch_that_holds_the_pair(place: Place) -> None:
         assert (place.target / "x").read_text() == "x"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_end_cleanly_and_leave_nothing_behind(place: Place, number: int) -> None:
     with watching(*place) as watch:
         assert watch.stop(number) == 0
