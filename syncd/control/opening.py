@@ -147,7 +147,7 @@ def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[s
         if not pair.trusted and len(baseline.base):
             notes.append("the last run did not end cleanly: everything is compared by content")
         if not baseline.whole:
-            notes.append("the baseline was damaged: everything is compared by content, nothing is removed")
+            notes.append("the baseline was cut off or damaged: everything is compared by content")
         baseline.open(_run(settings.target))
         baseline.note(target=target)
         source = identity(settings.source)
