@@ -170,7 +170,8 @@ class Runner:
         if self._again:
             return 0.0
         dues = [self._settle.due(), self.pair.second_look_due, self._locks.due]
-        dues += [later[0] for later in (*self._busy.values(), self._retry, self._troubled) if later is not None]
+        retry = None if self._settle.held else self._retry
+        dues += [later[0] for later in (*self._busy.values(), retry, self._troubled) if later is not None]
         return min((due for due in dues if due is not None), default=None)
 
     @property
@@ -261,7 +262,8 @@ class Runner:
         """Temporary names that came and went cost no cycle: neither the baseline nor a problem knows them."""
         if len(hints.gone) > FEW or self.status.problems or self._busy or self._again:
             return hints
-        gone = frozenset(path for path in hints.gone if self.pair.baseline.base.get(path) is None)
+        unknown = [path for path in hints.gone if self.pair.baseline.base.get(path) is None]
+        gone = self.pair.lacking(unknown) if unknown else NONE  # an exchanged name is said to have gone, too
         self._settle.forget(gone)
         return hints._replace(waiting=hints.waiting - gone, deep=hints.deep - gone, removed=hints.removed - gone)
 
@@ -278,6 +280,7 @@ class Runner:
     def _work(self) -> float | None:
         """Run every cycle that is ready. When the next one is due (monotonic); None: nothing is pending."""
         if self._is_at_rest:
+            self._forget_prepared()
             self._show_state()
             return None
         while not self._stop:
@@ -306,7 +309,7 @@ class Runner:
         return State.SETTLING if self._settle else State.IN_SYNC
 
     def _overdue(self, now: float) -> Batch | None:
-        if self._retry and now >= self._retry[0]:
+        if self._retry and now >= self._retry[0] and not self._settle.held:  # everything: also what a lock keeps back
             return EVERYTHING
         if self._again:
             again, self._again = self._again, frozenset()
@@ -364,10 +367,7 @@ class Runner:
                         if not isinstance(roots, Halt):
                             self.watch.cover(roots[0], self.pair.rules)
                     self._look_at_locks(time.monotonic())
-                done = cycle(self.pair, batch, patient=patient, announce=self.announce)
-            if not self._settle.holds_burst:
-                self.pair.prepared.clear(self.pair.staging.fd)
-            return done
+                return cycle(self.pair, batch, patient=patient, announce=self.announce)
         except OSError as error:
             if self.once or self.status.cycles == 0:
                 raise
@@ -376,6 +376,7 @@ class Runner:
     def _after(self, done: CycleReport, batch: Batch) -> CycleReport:
         now = time.monotonic()
         self.cut = self._stop
+        self._forget_prepared()
         if done.put or done.removed:
             self._written.note(batch.paths, now)
         if done.is_smooth and self._is_at_rest:
@@ -403,6 +404,11 @@ class Runner:
         elif now >= self._troubled[0]:
             self._troubled = _later(self._troubled, now)
         return done
+
+    def _forget_prepared(self) -> None:
+        """What was made ready for a burst and not used is of no use after it."""
+        if len(self.pair.prepared) and not self._settle.holds_burst:
+            self.pair.prepared.clear(self.pair.staging.fd)
 
     def _after_busy(self, done: CycleReport, batch: Batch, now: float) -> None:
         """When the files that somebody holds open are looked at once more."""

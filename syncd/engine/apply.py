@@ -57,8 +57,8 @@ def apply(
 ) -> Applied:
     """Carry out `plan`. Blocks on the disk; raises OSError only when the journal cannot be written.
 
-    A full or read-only target is a fact of the target: the removals of the whole batch are done,
-    the rest is tried once more, and then `stopped` says why the batch ended early.
+    A full or read-only target is a fact of the target: what was prepared is dropped, the removals of the whole batch
+    are done, the rest is tried once more, and then `stopped` says why the batch ended early.
     """
     applied = Applied()
 
@@ -79,6 +79,8 @@ def apply(
     actions = diff.actions(plan.verbs)
     start = slices(actions, 0)
     if applied.stopped:
+        if options.prepared is not None:
+            options.prepared.clear(options.staging)
         slices(diff.actions({Line.GONE: plan.verbs.get(Line.GONE, Verb.LEAVE)}), 0)
         applied.stopped = 0
         slices(actions, start)

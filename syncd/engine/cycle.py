@@ -93,11 +93,11 @@ def express(pair: Pair, batch: Batch, *, patient: bool = False) -> CycleReport |
     outcomes = pair.express(batch, POLICIES[pair.settings.drift], options)
     if outcomes is None:
         return None
-    number = pair.next_cycle()
     pair.baseline.learn(outcomes)
-    pair.finished_lone(1)
     if outcomes.stopped:
         return None  # the whole line makes room first and tries again
+    number = pair.next_cycle()
+    pair.finished_lone(1)
     now = time.monotonic()
     lag = now - batch.since if batch.since else None
     return report_lone(number, outcomes, now - began, lag, len(pair.baseline.base))

@@ -181,6 +181,14 @@ class Pair:
         """Whether files with further hard links came or went since `recheck`."""
         return self.baseline.base.shared() != self._shared
 
+    def lacking(self, paths: list[bytes]) -> frozenset[bytes]:
+        """Those of some paths where the source has nothing. Blocks on the disk."""
+        with self.roots() as roots:
+            if isinstance(roots, Halt):
+                return frozenset()
+            states = self.kernel.stat_many(roots[0], paths)
+        return frozenset(path for path, state in zip(paths, states, strict=True) if state is None)
+
     def _linked(self) -> list[bytes]:
         """Files with further hard links, and those that got one after they were last looked at.
 

@@ -54,6 +54,21 @@ def disk(fstype: str, point: Path) -> Iterator[str]:
             call("losetup", "--detach", device)
 
 
+def mount_again(device: str, point: Path) -> None:
+    """Unmount, and mount afresh. A process in a mount namespace of its own may keep the old one alive for a while."""
+
+    def is_fresh() -> bool:
+        unmount(point)
+        call("mount", device, point)
+        try:
+            os.listdir(point)
+        except OSError:
+            return False
+        return True
+
+    eventually(is_fresh, f"{device} stays shut down")
+
+
 def fill(source: Path, choose: random.Random, files: int) -> None:
     """Write a share of the files anew: by rename, in place, larger and smaller ones."""
     for number in range(files):
@@ -106,8 +121,7 @@ def test_shut_down_in_mid_write(tmp_path: Path, fstype: str, how: int) -> None:
                 process.wait()
                 assert process.stderr is not None
                 process.stderr.close()
-            unmount(point)
-            call("mount", device, point)
+            mount_again(device, point)
             again = run("sync", str(source), str(target), "--json", env=env)
             assert again.returncode == 0, again.stderr
             record = json.loads(again.stdout)
@@ -154,8 +168,7 @@ def test_a_removal_that_the_disk_forgets_is_done_again(tmp_path: Path, fstype: s
             shut_down(point, LOST_LOG)
             watch.process.kill()
             watch.process.wait()
-        unmount(point)
-        call("mount", device, point)
+        mount_again(device, point)
         assert (target / "d1" / "f1").exists(), "the disk remembers: nothing is shown here"
         assert (target / "d12" / "f12").read_text() == "and one more"
         again = run("sync", str(source), str(target), "--json", env=env)
@@ -192,8 +205,7 @@ def test_a_watch_lives_through_it(tmp_path: Path) -> None:
             assert watch.flush() in (3, 5)
             assert watch.process.poll() is None
             assert watch.stop() > 0
-        unmount(point)
-        call("mount", device, point)
+        mount_again(device, point)
         said = []
         for _ in range(2):
             again = run("sync", str(source), str(point / "target"), env=environment(home))

@@ -24,7 +24,7 @@ from syncd.model.settings import Settings, Timing
 from syncd.watchers.choose import choose
 from tests.compare import assert_equal
 from tests.integration.watching import Watching, run, watching
-from tests.machine import eventually
+from tests.machine import call, eventually, needs_root, tmpfs
 from tests.repository import git, make_repository
 
 pytestmark = pytest.mark.kernel
@@ -284,6 +284,58 @@ def test_a_held_burst_is_staged_and_shown_later(tmp_path: Path, then: str) -> No
             assert_equal(watch.source, watch.target)
         assert list(state.rglob("new-*")) == []
         assert list(state.rglob("conflicts/*")) == []
+
+
+@contextmanager
+def held_burst(top: Path, *options: str) -> Iterator[tuple[Watching, list[Path]]]:
+    """A watch with a small target of its own that has staged shorter versions of many files under a lock."""
+    source, target = top / "source", top / "target"
+    (source / ".git").mkdir(parents=True)
+    files = [source / f"f{number}" for number in range(60)]
+    for path in files:
+        path.write_bytes(b"longer than later")
+    (source / "large").write_bytes(b"1")
+    with tmpfs(target, "512k"), watching(source, target, top / "home", *options) as watch:
+        lock = source / ".git" / "index.lock"
+        lock.touch()
+        eventually(lambda: watch.status()["held_by"] == ".git/index.lock", "the lock is not named")
+        for path in files:
+            path.write_bytes(b"x" * 5000 if path.name > "f3" else b"short")
+        if watch.status()["kernel"] == "native":
+            eventually(lambda: len(list(target.rglob("new-*"))) > 20, "nothing is staged")
+        yield watch, files
+
+
+@needs_root
+def test_what_was_staged_gives_way_to_a_save_that_needs_the_room(tmp_path: Path) -> None:
+    with held_burst(tmp_path, "--write", "replace") as (watch, files):
+        before = [path for path in files if (watch.target / path.name).read_bytes() != path.read_bytes()]
+        about = os.statvfs(watch.target)
+        staged = sum(path.stat().st_blocks * 512 for path in watch.target.rglob("new-*"))
+        room = about.f_bavail * about.f_frsize
+        (watch.source / "large").write_bytes(b"l" * (room + staged // 2))
+        eventually(lambda: (watch.target / "large").stat().st_size > room, "it is not mirrored")
+        still = [path for path in before if (watch.target / path.name).read_bytes() != path.read_bytes()]
+        assert len(still) > 20, "the burst was shown under the lock"
+        (watch.source / "large").write_bytes(b"1")
+        (watch.source / ".git" / "index.lock").unlink()
+        eventually(lambda: watch.flush() == 0, "it is not flushed")
+        assert_equal(watch.source, watch.target, leave_out={b".git", b".syncd"})
+        assert list(watch.target.rglob("new-*")) == []
+
+
+@needs_root
+def test_what_was_staged_goes_when_the_target_can_be_written_again(tmp_path: Path) -> None:
+    with held_burst(tmp_path) as (watch, _):
+        call("mount", "-o", "remount,ro", watch.target)
+        (watch.source / ".git" / "index.lock").unlink()
+        eventually(lambda: watch.status()["problems"], "no word of it")
+        call("mount", "-o", "remount,rw", watch.target)
+        eventually(lambda: watch.flush() == 0, "it is not flushed")
+        assert_equal(watch.source, watch.target, leave_out={b".git", b".syncd"})
+        (watch.source / "f1").write_bytes(b"one more")
+        assert watch.flush() == 0
+        assert list(watch.target.rglob("new-*")) == []
 
 
 # --- node_modules -------------------------------------------------------------------------------------

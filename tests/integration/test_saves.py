@@ -261,6 +261,22 @@ def test_two_names_exchanged(place: Place) -> None:
         assert_flushed(watch)
 
 
+@pytest.mark.parametrize("kind", ["file", "link", "directory"])
+def test_a_known_name_exchanged_with_a_new_one(place: Place, kind: str) -> None:
+    """The last word on the new name is that it went; something stands there all the same."""
+    with watching(*place) as watch:
+        new = place.source / "dir" / "new"
+        if kind == "file":
+            new.write_text("new")
+        elif kind == "link":
+            new.symlink_to("b.txt")
+        else:
+            new.mkdir()
+        exchange(place.source / "dir" / "b.txt", new)
+        assert_flushed(watch)
+        assert (place.target / "dir" / "new").read_text() == "b"
+
+
 def exchange(one: Path, other: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), EXCHANGE) != 0:

@@ -13,6 +13,8 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::actions::Verb;
 use crate::base::Base;
 use crate::control::Control;
+use crate::digest::stat_many;
+use crate::dirs::Root;
 use crate::exclude::Excluder;
 use crate::express::{Ends, express_at};
 use crate::place::{Aside, Options, Outcomes};
@@ -96,6 +98,10 @@ pub fn mirror(
             done.hints = hints;
             return done;
         };
+        if !way.lacks(&hints) {
+            done.hints = hints;
+            return done;
+        }
         if scope.is_empty() {
             continue; // names that came and went, or none
         }
@@ -133,6 +139,23 @@ pub fn mirror(
         if !smooth {
             return done;
         }
+    }
+}
+
+impl Way<'_> {
+    /// Whether the source lacks the names that are said to have gone: of one that was exchanged with another that word is
+    /// the last one, and something stands there.
+    fn lacks(&self, hints: &Hints) -> bool {
+        let gone = hints.words.iter().filter(|(_, word)| word.gone);
+        let gone: Vec<_> = gone.map(|(path, _)| path.clone()).collect();
+        if gone.is_empty() {
+            return true;
+        }
+        let Ok(source) = Root::open(self.ends.paths.0) else {
+            return false;
+        };
+        let looked = stat_many(&source, &gone, false);
+        looked.iter().all(|looked| matches!(looked, Ok(None)))
     }
 }
 
@@ -201,7 +224,7 @@ mod tests {
     impl Scene {
         fn new() -> Self {
             let mut pair = Pair::new();
-            for name in ["a", "b", "c", "d/e", ".rules"] {
+            for name in ["a", "b", "c", "d/e", "d/z", ".rules"] {
                 Pair::file(&pair.source(name), "old");
             }
             pair.cycle();
@@ -304,22 +327,21 @@ mod tests {
             assert!(save.outcomes.is_smooth() && save.since < save.until);
             assert!(done.hints.words.is_empty() && done.ready.is_empty());
         }
-        assert_eq!(scene.pair.look(None).count(crate::diff::Line::Same), 6);
+        assert_eq!(scene.pair.look(None).count(crate::diff::Line::Same), 7);
     }
 
     #[test]
     fn saves_are_told_together_when_another_descriptor_is_ready() {
         let mut scene = Scene::new();
         scene.due = now() + Duration::from_secs(3600);
-        let (a, b, target) = (
-            scene.pair.source("a"),
-            scene.pair.source("b"),
-            scene.pair.target("b"),
-        );
+        let names = ["d/e", "d/z"].map(|name| scene.pair.source(name));
+        let fresh = ["e", "z"].map(|name| scene.pair.staging(name));
+        let target = scene.pair.target("d/z");
         let wake = scene.other.try_clone().unwrap();
         let writer = std::thread::spawn(move || {
-            for path in [&a, &b] {
-                Pair::file(path, "new");
+            for (fresh, name) in fresh.iter().zip(&names) {
+                Pair::file(fresh, "new");
+                fs::rename(fresh, name).unwrap(); // one word that is ready, whenever it is heard
             }
             while fs::read(&target).unwrap() != b"new" {
                 std::thread::yield_now();
@@ -331,7 +353,10 @@ mod tests {
         let told: BTreeSet<_> = (done.saves.iter())
             .flat_map(|save| save.paths.clone())
             .collect();
-        assert_eq!(told, [Box::from(&b"a"[..]), Box::from(&b"b"[..])].into());
+        assert_eq!(
+            told,
+            [Box::from(&b"d/e"[..]), Box::from(&b"d/z"[..])].into()
+        );
         assert_eq!(done.ready, [scene.other.as_raw_fd()]);
     }
 
@@ -350,6 +375,23 @@ mod tests {
         fs::rename(scene.pair.source("d/temporary"), scene.pair.source("d/e")).unwrap();
         assert_eq!(scene.mirror(&[]).saves.len(), 1);
         assert_eq!(scene.target("d/e"), "new");
+    }
+
+    #[test]
+    fn a_name_that_was_exchanged_is_not_taken_for_one_that_went() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        let mut scene = Scene::new();
+        scene.save("d/other", "new");
+        let names = [scene.pair.source("d/e"), scene.pair.source("d/other")];
+        renameat_with(CWD, &names[0], CWD, &names[1], RenameFlags::EXCHANGE).unwrap();
+        scene.refuses(&["d/e", "d/other"]);
+        fs::remove_file(scene.pair.source("d/other")).unwrap();
+        scene.save("d/third", "new");
+        let names = [scene.pair.source("d/third"), scene.pair.source("d/fourth")];
+        std::os::unix::fs::symlink("x", &names[1]).unwrap();
+        scene.watcher.read();
+        renameat_with(CWD, &names[0], CWD, &names[1], RenameFlags::EXCHANGE).unwrap();
+        scene.refuses(&["d/fourth", "d/third"]);
     }
 
     #[test]

@@ -22,7 +22,9 @@ from syncd.watchers.none import NoWatcher
 def runner():
     settings = Settings(b"/s", b"/t")
     control = SimpleNamespace(cancelled=False)
-    pair = SimpleNamespace(settings=settings, control=control, second_look_due=None, overdue=lambda now: frozenset())
+    pair = SimpleNamespace(
+        settings=settings, control=control, second_look_due=None, overdue=lambda now: frozenset(), prepared=()
+    )  # fmt: skip
     watch = SimpleNamespace(watcher=NoWatcher(), coverage=Coverage(0), attended=nullcontext)
     return Runner(pair, watch, Status(b"/s", b"/t", "pure", "none", ""), lambda done: None)
 
@@ -160,8 +162,11 @@ def test_a_name_that_came_and_went_costs_no_cycle(runner):
     runner._settle.offer(Hints(waiting=frozenset([b"tmp"])), 0.0)
     names = frozenset([b"tmp", b"known"])
     hints = Hints(frozenset([b"f"]), names, frozenset(), names, ((b"tmp", b"f"),), gone=names)
+    runner.pair.lacking = frozenset
     left = runner._without_passing(hints)
     assert (left.ready, left.waiting, left.removed) == ({b"f"}, {b"known"}, {b"known"})
     assert not runner._settle
+    runner.pair.lacking = lambda paths: frozenset()
+    assert runner._without_passing(hints) == hints, "it was exchanged with another name, and is there"
     runner.status = runner.status._replace(problems=(READ,))
     assert runner._without_passing(hints) == hints, "a problem is not forgotten over it"

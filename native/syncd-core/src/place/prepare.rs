@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{self, AtFlags};
+use rustix::io::Errno;
 
 use super::shop::{Hand, Shop, lock, new_name};
 use super::take::{Load, NOTHING, SMALL, Taken};
@@ -45,8 +46,10 @@ impl Ready {
 }
 
 impl Prepared {
-    /// Forget everything. `staging` is where it was written.
+    /// Forget everything. `staging` is where it was written. What cannot be removed there is tried again the next time.
     pub fn clear(&self, staging: BorrowedFd<'_>) {
+        let left = std::mem::take(&mut *lock(&LEFT));
+        left.into_iter().for_each(|number| remove(staging, number));
         let ready = std::mem::take(&mut *lock(&self.0));
         ready
             .files
@@ -54,9 +57,9 @@ impl Prepared {
             .for_each(|taken| discard(staging, taken));
     }
 
-    /// How many files are ready.
+    /// How many files are ready, or could not be removed.
     pub fn len(&self) -> usize {
-        lock(&self.0).files.len()
+        lock(&self.0).files.len() + lock(&LEFT).len()
     }
 
     /// Whether none is.
@@ -71,10 +74,20 @@ impl Taken {
     }
 }
 
+/// Numbers of files in staging that could not be removed: the filesystem is read-only, say.
+static LEFT: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
 /// Remove what was taken into staging and is not put.
 pub fn discard(staging: BorrowedFd<'_>, taken: &Taken) {
     if let Some(number) = taken.load.staged() {
-        let _ = fs::unlinkat(staging, new_name(number).as_slice(), AtFlags::empty());
+        remove(staging, number);
+    }
+}
+
+fn remove(staging: BorrowedFd<'_>, number: u64) {
+    match fs::unlinkat(staging, new_name(number).as_slice(), AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(_) => lock(&LEFT).push(number),
     }
 }
 
