@@ -58,7 +58,7 @@ def apply(
     """Carry out `plan`. Blocks on the disk; raises OSError only when the journal cannot be written.
 
     A full or read-only target is a fact of the target: what was prepared is dropped, the removals of the whole batch
-    are done, the rest is tried once more, and then `stopped` says why the batch ended early.
+    are done, the rest is tried again while that comes further, and then `stopped` says why the batch ended early.
     """
     applied = Applied()
 
@@ -82,6 +82,9 @@ def apply(
         if options.prepared is not None:
             options.prepared.clear(options.staging)
         slices(diff.actions({Line.GONE: plan.verbs.get(Line.GONE, Verb.LEAVE)}), 0)
+    while applied.stopped:  # what a slice replaced has made room when it ended
         applied.stopped = 0
-        slices(actions, start)
+        before, start = start, slices(actions, start)
+        if start == before:
+            break
     return applied

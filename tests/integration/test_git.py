@@ -295,14 +295,14 @@ def held_burst(top: Path, *options: str) -> Iterator[tuple[Watching, list[Path]]
     for path in files:
         path.write_bytes(b"longer than later")
     (source / "large").write_bytes(b"1")
-    with tmpfs(target, "512k"), watching(source, target, top / "home", *options) as watch:
+    with tmpfs(target, "1m"), watching(source, target, top / "home", *options) as watch:
         lock = source / ".git" / "index.lock"
         lock.touch()
         eventually(lambda: watch.status()["held_by"] == ".git/index.lock", "the lock is not named")
         for path in files:
             path.write_bytes(b"x" * 5000 if path.name > "f3" else b"short")
         if watch.status()["kernel"] == "native":
-            eventually(lambda: len(list(target.rglob("new-*"))) > 20, "nothing is staged")
+            eventually(lambda: len(list(target.rglob("new-*"))) > 8, "nothing is staged")
         yield watch, files
 
 
