@@ -1,7 +1,7 @@
 """Where unfinished and set-aside files live: a directory that shares a mount with the target.
 
 The first of three places that a trial rename proves: the pair's state directory, a sibling
-`.NAME.syncd` of the target, `.syncd` inside it (always ignored). Below it stand `new-N` and `old-N`
+`.NAME.syncd` of the target, `.syncd` inside it (always ignored). Below it stand `new-N`, `old-N` and `olds-N/old-N`
 while a call runs, and `conflicts/<UTC time>-<cycle>/` for what was set aside, never pruned unasked.
 """
 
@@ -115,26 +115,44 @@ def _try_rename(fd: int, target_fd: int) -> None:
 
 
 def sweep(staging: Staging, is_own: Callable[[int, str], bool], aside: bytes) -> list[bytes]:
-    """Clear what an interrupted run left: `new-N` goes, `old-N` only if `is_own(staging.fd, name)`.
+    """Clear what an interrupted run left: `new-N` goes, `old-N` only if `is_own(descriptor of its directory, name)`.
 
     Any other `old-N` may be a container's: it is moved below `aside` and its place is returned. So is a
-    directory of such a name, which syncd never makes.
+    directory of such a name, which syncd never makes. The same in `olds-N`, which goes then.
     """
-    saved = []
+    saved = _sweep(staging.fd, staging.fd, is_own, os.fsdecode(aside))
     for name in sorted(os.listdir(staging.fd)):
-        if not name.startswith(("new-", "old-")):
+        if not name.startswith("olds-"):
             continue
-        is_dir = stat.S_ISDIR(os.stat(name, dir_fd=staging.fd, follow_symlinks=False).st_mode)
-        if not is_dir and (name.startswith("new-") or is_own(staging.fd, name)):
-            os.unlink(name, dir_fd=staging.fd)
-        else:
-            saved.append(_move_aside(staging.fd, name, os.fsdecode(aside)))
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging.fd)
+        except NotADirectoryError:
+            continue  # not of syncd's making
+        try:
+            saved += _sweep(fd, staging.fd, is_own, os.fsdecode(aside))
+        finally:
+            os.close(fd)
+        with contextlib.suppress(OSError):  # it holds something that syncd did not put there
+            os.rmdir(name, dir_fd=staging.fd)
     return saved
 
 
-def _move_aside(fd: int, name: str, aside: str) -> bytes:
-    """Move an entry of staging below `aside`, over nothing and through no link; return where it is now."""
-    directory = os.dup(fd)
+def _sweep(fd: int, staging: int, is_own: Callable[[int, str], bool], aside: str) -> list[bytes]:
+    saved = []
+    for name in sorted(os.listdir(fd)):
+        if not name.startswith(("new-", "old-")):
+            continue
+        is_dir = stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+        if not is_dir and (name.startswith("new-") or is_own(fd, name)):
+            os.unlink(name, dir_fd=fd)
+        else:
+            saved.append(_move_aside(fd, name, staging, aside))
+    return saved
+
+
+def _move_aside(fd: int, name: str, staging: int, aside: str) -> bytes:
+    """Move an entry of `fd` below `aside` in staging, over nothing and through no link; return where it is now."""
+    directory = os.dup(staging)
     try:
         for part in aside.split("/"):
             with contextlib.suppress(FileExistsError):

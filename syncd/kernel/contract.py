@@ -262,7 +262,7 @@ class PlaceOptions(NamedTuple):
     """How `place` writes.
 
     `staging` and `journal` are open descriptors: a directory that shares a mount with the target
-    (temporary names `new-N`, `old-N` stand in it only during a call), and a file opened with O_APPEND.
+    (temporary names `new-N`, `old-N`, `olds-N` stand in it only during a call), and a file opened with O_APPEND.
     `aside` names, relative to `staging`, the directory into which entries are set aside (made when
     needed, 0700). `write` is "auto", "replace" or "inplace". `direct`: the target is empty and nobody
     reads it yet, so a file of at most 128 KiB may be created under its final name.

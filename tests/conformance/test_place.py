@@ -782,6 +782,21 @@ def test_what_is_written_through_a_held_descriptor_is_kept(scene: Make, write: s
     assert made.kept() == [b"x" * size + b"MARK"]
 
 
+def test_of_many_replaced_at_once_the_one_that_is_held_is_kept(scene: Make) -> None:
+    names = [f"f{number:03}" for number in range(150)]
+    made = scene({name: b"first " + name.encode() for name in names})
+    made.cycle()
+    with open(made.target / "f077", "ab", buffering=0) as held:
+        for name in names:
+            (made.source / name).write_bytes(name.encode())
+        outcomes = made.cycle(write="replace")
+        held.write(b"MARK")
+    assert outcomes.aside == [(b"f077", b"conflicts/now/f077")]
+    assert made.kept() == [b"first f077MARK"]
+    assert made.same_content()
+    made.tidy()
+
+
 def test_a_reader_holds_nothing_back(scene: Make) -> None:
     made = scene({"f": b"longer than the next"})
     made.cycle()

@@ -117,11 +117,12 @@ class Scene:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize(("files", "numbers"), [(60, (1, 2, 7, 23)), (240, (1, 40, 75))], ids=["few", "many"])
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_at_each_step(tmp_path: Path, step: str) -> None:
-    scene = Scene(tmp_path, seed=len(step), files=60)
+def test_killed_at_each_step(tmp_path: Path, step: str, files: int, numbers: tuple[int, ...]) -> None:
+    scene = Scene(tmp_path, seed=len(step), files=files)
     scene.check()
-    for number in (1, 2, 7, 23):
+    for number in numbers:
         scene.edit(0.5)
         killed = scene.sync(SYNCD_CRASH_AT=f"{step}:{number}")
         if number == 1:

@@ -193,6 +193,28 @@ def test_directories_of_such_a_name_are_kept(pair):
         assert kept(staging.where) == [(os.fsdecode(ASIDE[10:]), b"new-0/x"), (os.fsdecode(ASIDE[10:]), b"old-0/x")]
 
 
+def test_leftovers_of_a_large_slice_are_judged_too(pair, tmp_path):
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "old-0").write_text("mine")
+    with opened(*pair) as staging:
+        for place, name in (("olds-3", "old-0"), ("olds-3", "old-1"), ("olds-4", "old-1"), ("olds-4", "foreign")):
+            (staging.where / place).mkdir(exist_ok=True)
+            (staging.where / place / name).write_text(f"{place}/{name}")
+        (staging.where / "olds-5").symlink_to(tmp_path / "host")
+        (staging.where / "olds-6").mkdir()
+        (staging.where / "olds-7").write_text("a file")
+        saved = sweep(staging, lambda fd, name: name == "old-0", ASIDE)
+        assert saved == [ASIDE + b"/old-1", ASIDE + b"/old-1.1"]
+        there = staging.where / os.fsdecode(ASIDE)
+        assert {path.name: path.read_text() for path in there.iterdir()} == {
+            "old-1": "olds-3/old-1",
+            "old-1.1": "olds-4/old-1",
+        }
+        assert sorted(os.listdir(staging.where)) == ["conflicts", "olds-4", "olds-5", "olds-7"]
+        assert os.listdir(staging.where / "olds-4") == ["foreign"]
+    assert (tmp_path / "host" / "old-0").read_text() == "mine"
+
+
 def test_nothing_is_moved_through_a_link(pair, tmp_path):
     """A container may have planted it, where staging is inside the target."""
     (tmp_path / "host").mkdir()

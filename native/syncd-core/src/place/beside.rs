@@ -8,15 +8,12 @@ use rustix::io::{self, Errno};
 use super::aside::rename_new;
 use super::attributes::Want;
 use super::crash;
-use super::shop::{CREATE, Halt, Hand, Old, Placed, failed, lock, new_name};
-use super::take::{Load, SMALL, Taken, copy_file, is_sparse, write_content};
+use super::shop::{CREATE, Halt, Hand, Placed, failed, new_name};
+use super::take::{Load, Taken, copy_file, is_sparse, write_content};
 use crate::control::Control;
 use crate::dirs::{retry, stat_at, stat_fd};
-use crate::entry::{Fingerprint, Kind, Meta, Side};
-use crate::error::stops_slice;
-use crate::path;
-use crate::read::{Unread, hash, reopen};
-use crate::sys::probe_lease;
+use crate::entry::{Fingerprint, Meta, Side};
+use crate::read::{Unread, hash};
 
 /// Where an entry goes.
 #[derive(Clone, Copy)]
@@ -31,9 +28,11 @@ pub struct Spot<'p> {
 
 /// Where temporary names stand: in staging or, where that is another mount, beside the entry.
 #[derive(Clone, Copy)]
-struct Bench<'p> {
-    dir: BorrowedFd<'p>,
-    own: bool,
+pub struct Bench<'p> {
+    /// The directory.
+    pub dir: BorrowedFd<'p>,
+    /// It is the entry's own.
+    pub own: bool,
 }
 
 impl Bench<'_> {
@@ -45,7 +44,8 @@ impl Bench<'_> {
         }
     }
 
-    fn old_name(&self, number: u64) -> Vec<u8> {
+    /// For an old entry.
+    pub fn old_name(&self, number: u64) -> Vec<u8> {
         if self.own {
             format!(".syncd-{number}")
         } else {
@@ -56,9 +56,11 @@ impl Bench<'_> {
 }
 
 /// A new entry under its temporary name.
-struct Fresh<'p> {
-    dir: BorrowedFd<'p>,
-    name: Vec<u8>,
+pub struct Fresh<'p> {
+    /// The directory it stands in.
+    pub dir: BorrowedFd<'p>,
+    /// Its name there.
+    pub name: Vec<u8>,
     number: u64,
     fd: Option<OwnedFd>,
     written: Option<Fingerprint>, // as it was when it was whole
@@ -69,9 +71,16 @@ impl Fresh<'_> {
         let _ = fs::unlinkat(self.dir, self.name.as_slice(), AtFlags::empty());
     }
 
+    /// The same, unless it is of use elsewhere.
+    fn discard_unless(&self, keep: bool) {
+        if !keep {
+            self.discard();
+        }
+    }
+
     /// What it is under its final name. Its fingerprint is zeros, so that the next scan is in doubt, if
     /// somebody wrote it as soon as it had that name.
-    fn meta(&self, spot: Spot<'_>) -> Placed<Meta> {
+    pub fn meta(&self, spot: Spot<'_>) -> Placed<Meta> {
         let meta = match &self.fd {
             Some(fd) => stat_fd(fd.as_fd()),
             None => stat_at(spot.dir, spot.name, false),
@@ -88,7 +97,7 @@ impl Fresh<'_> {
 }
 
 /// A failure of which is to be known whether staging is just on another mount.
-enum Miss {
+pub enum Miss {
     OtherMount,
     Halt(Halt),
 }
@@ -99,7 +108,8 @@ impl From<Halt> for Miss {
     }
 }
 
-fn missed(op: &'static str) -> impl Fn(Errno) -> Miss {
+/// Trouble of a step that needs both to be on one mount.
+pub fn missed(op: &'static str) -> impl Fn(Errno) -> Miss {
     move |errno| {
         if errno == Errno::XDEV {
             Miss::OtherMount
@@ -369,189 +379,6 @@ impl Hand<'_> {
         let meta = shop.finish(to, want)?;
         let _ = fs::unlinkat(shop.options.staging, name.as_slice(), AtFlags::empty());
         Ok(meta)
-    }
-
-    /// Rename a new entry over an old one, of which a second name is kept until it was looked at.
-    fn swap(
-        &mut self,
-        spot: Spot<'_>,
-        expected: &Fingerprint,
-        bench: Bench<'_>,
-        fresh: &Fresh<'_>,
-    ) -> Result<Meta, Miss> {
-        let old = loop {
-            let old = bench.old_name(self.shop.number());
-            match retry(|| {
-                fs::linkat(
-                    spot.dir,
-                    spot.name,
-                    bench.dir,
-                    old.as_slice(),
-                    AtFlags::empty(),
-                )
-            }) {
-                Ok(()) => break old,
-                Err(Errno::EXIST) => {} // left by a call that was killed
-                Err(Errno::NOENT) => return Err(Miss::Halt(Halt::Changed)),
-                Err(errno) if errno == Errno::XDEV || stops_slice(errno) => {
-                    return Err(missed("link")(errno));
-                }
-                Err(_) => return self.swap_by_moving(spot, expected, bench, fresh),
-            }
-        };
-        crash::pass("publish-linked");
-        if let Err(errno) =
-            retry(|| fs::renameat(fresh.dir, fresh.name.as_slice(), spot.dir, spot.name))
-        {
-            let _ = fs::unlinkat(bench.dir, old.as_slice(), AtFlags::empty());
-            return Err(match errno {
-                Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => Miss::Halt(Halt::Changed),
-                errno => missed("rename")(errno),
-            });
-        }
-        crash::pass("publish-renamed");
-        let meta = fresh.meta(spot)?;
-        self.finish_old(spot, expected, bench, old)?;
-        Ok(meta)
-    }
-
-    /// Finish with a replaced entry whose second name is in a bench: at once, or for a small one after the whole slice, when
-    /// everything new is in its place.
-    fn finish_old(
-        &self,
-        spot: Spot<'_>,
-        expected: &Fingerprint,
-        bench: Bench<'_>,
-        old: Vec<u8>,
-    ) -> Result<(), Miss> {
-        if !bench.own && expected.size <= SMALL {
-            lock(&self.shop.olds).push(Old {
-                path: spot.path.into(),
-                name: old,
-                expected: *expected,
-            });
-            return Ok(());
-        }
-        if self.drop_old(spot.path, expected, bench.dir, &old) {
-            return Ok(());
-        }
-        give_back(bench.dir, &old, spot).map_err(missed("rename"))?;
-        Err(Miss::Halt(Halt::Changed))
-    }
-
-    /// The same for one that was left until now. False: it has its name back.
-    pub fn finish_left(&mut self, old: &Old) -> bool {
-        let staging = self.shop.options.staging;
-        if self.drop_old(&old.path, &old.expected, staging, &old.name) {
-            return true;
-        }
-        let Ok(Some(dir)) = self.parent(&old.path) else {
-            return true; // it stays in staging; the next start sets it aside
-        };
-        let spot = Spot {
-            dir: dir.as_fd(),
-            name: path::split(&old.path).1,
-            path: &old.path,
-        };
-        give_back(staging, &old.name, spot).is_err()
-    }
-
-    /// Drop a replaced entry if it is what was expected and will stay so, else set it aside. False: it cannot be kept elsewhere.
-    fn drop_old(
-        &self,
-        path: &[u8],
-        expected: &Fingerprint,
-        dir: BorrowedFd<'_>,
-        old: &[u8],
-    ) -> bool {
-        if stays(dir, old, expected) {
-            let _ = fs::unlinkat(dir, old, AtFlags::empty());
-            return true;
-        }
-        let Ok(slot) = self.shop.set_aside(dir, old, path) else {
-            return false;
-        };
-        self.shop.keep(path, &slot.shown);
-        true
-    }
-
-    /// The same where an entry cannot have two names: for a moment nothing is at its name.
-    fn swap_by_moving(
-        &mut self,
-        spot: Spot<'_>,
-        expected: &Fingerprint,
-        bench: Bench<'_>,
-        fresh: &Fresh<'_>,
-    ) -> Result<Meta, Miss> {
-        let old = loop {
-            let old = bench.old_name(self.shop.number());
-            match rename_new(spot.dir, spot.name, bench.dir, &old) {
-                Ok(()) => break old,
-                Err(Errno::EXIST) => {}
-                Err(Errno::NOENT) => return Err(Miss::Halt(Halt::Changed)),
-                Err(errno) => return Err(missed("rename")(errno)),
-            }
-        };
-        crash::pass("publish-linked");
-        let same =
-            stat_at(bench.dir, &old, false).is_ok_and(|was| was.print.same_but_ctime(expected));
-        let put = if same {
-            rename_new(fresh.dir, &fresh.name, spot.dir, spot.name).map_err(|errno| match errno {
-                Errno::EXIST | Errno::NOTEMPTY => Miss::Halt(Halt::Changed),
-                errno => missed("rename")(errno),
-            })
-        } else {
-            Err(Miss::Halt(Halt::Changed))
-        };
-        match put {
-            Ok(()) => {
-                crash::pass("publish-renamed");
-                let meta = fresh.meta(spot)?;
-                self.finish_old(spot, expected, bench, old)?;
-                Ok(meta)
-            }
-            Err(miss) => {
-                if rename_new(bench.dir, &old, spot.dir, spot.name).is_err() {
-                    if let Ok(slot) = self.shop.set_aside(bench.dir, &old, spot.path) {
-                        self.shop.keep(spot.path, &slot.shown);
-                    }
-                }
-                Err(miss)
-            }
-        }
-    }
-}
-
-impl Fresh<'_> {
-    fn discard_unless(&self, keep: bool) {
-        if !keep {
-            self.discard();
-        }
-    }
-}
-
-/// Give a replaced entry its name back: what is there by now is the source's.
-fn give_back(dir: BorrowedFd<'_>, old: &[u8], spot: Spot<'_>) -> Result<(), Errno> {
-    retry(|| fs::renameat(dir, old, spot.dir, spot.name))
-}
-
-/// Whether the entry at a name is the one that was expected and will stay so: nobody holds it open for writing. What
-/// is written there later must not vanish with it.
-fn stays(dir: BorrowedFd<'_>, name: &[u8], expected: &Fingerprint) -> bool {
-    let through = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(pin) = retry(|| fs::openat(dir, name, through, Mode::empty())) else {
-        return false;
-    };
-    let Ok(meta) = stat_fd(pin.as_fd()) else {
-        return false;
-    };
-    if !meta.print.same_but_ctime(expected) || meta.kind() != Kind::File {
-        return meta.print.same_but_ctime(expected);
-    }
-    let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    match reopen(pin.as_fd(), flags) {
-        Ok(fd) => probe_lease(fd.as_fd()) != Err(Errno::AGAIN),
-        Err(_) => true, // it may not be read
     }
 }
 

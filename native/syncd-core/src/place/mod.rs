@@ -31,6 +31,7 @@ mod make;
 mod prepare;
 mod publish;
 mod shop;
+mod swap;
 mod take;
 
 use std::ffi::CStr;
@@ -191,7 +192,8 @@ pub fn place(
         .filter_map(|at| Some((at, actions.get(at)?)))
         .collect();
     *lock(&actions.done) = done;
-    let shop = Shop::new(source, target, rules, base, actions, options, control);
+    let mut shop = Shop::new(source, target, rules, base, actions, options, control);
+    shop.crowded = slice.len() > 4 * RUN;
     let taken = spread(
         &slice,
         RUN,

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::attributes::{Want, set_time};
 use super::beside::Spot;
-use super::shop::{Halt, Hand, Old, Placed, Shop, failed, lock};
+use super::shop::{Halt, Hand, Placed, Shop, failed, lock};
 use super::take::{Load, Taken, take_file};
 use super::{End, RUN, Ready, Status, crash};
 use crate::actions::{Action, Verb};
@@ -91,7 +91,7 @@ pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) ->
             }
         }
     }
-    for path in finish_olds(shop) {
+    for path in shop.finish_olds() {
         let at = slice.iter().position(|(_, action)| *action.path == *path);
         if let Some(place) = at.and_then(|at| ends.get_mut(at)) {
             *place = Some(End::Left(Status::Changed));
@@ -109,19 +109,6 @@ pub fn all(shop: &Shop<'_>, slice: &[(usize, Action<'_>)], taken: Vec<Ready>) ->
 fn drops_file(action: &Action<'_>) -> bool {
     let target = action.item.target.as_deref();
     action.verb == Verb::Remove && target.is_some_and(|seen| seen.kind != Kind::Dir)
-}
-
-/// Look at what was replaced. The paths where it had to be put back.
-fn finish_olds(shop: &Shop<'_>) -> Vec<Box<[u8]>> {
-    let olds = std::mem::take(&mut *lock(&shop.olds));
-    let done = spread(
-        &olds,
-        RUN,
-        |old: &Old, hand: &mut Hand<'_>| hand.finish_left(old),
-        || Hand::new(shop),
-    );
-    let back = |(old, done): (Old, Option<bool>)| (done == Some(false)).then_some(old.path);
-    olds.into_iter().zip(done).filter_map(back).collect()
 }
 
 /// How an action ended after which both sides agree.

@@ -9,13 +9,14 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::prepare::discard;
+use super::swap::Olds;
 use super::take::Taken;
 use super::{Dropped, End, Kept, Options};
 use crate::actions::Actions;
 use crate::base::{Base, Row};
 use crate::control::Control;
 use crate::dirs::{Dir, Reached, Root, stat_at, stat_fd};
-use crate::entry::{Agreed, Fingerprint, Meta, Side};
+use crate::entry::{Agreed, Meta, Side};
 use crate::error::{means_absent, stops_slice};
 use crate::exclude::Excluder;
 use crate::path;
@@ -74,16 +75,6 @@ impl Able {
     }
 }
 
-/// A small entry that was replaced, under its second name in staging. It is looked at when the slice is in its place.
-pub struct Old {
-    /// Where it was.
-    pub path: Box<[u8]>,
-    /// Its name in staging.
-    pub name: Vec<u8>,
-    /// What it was to be.
-    pub expected: Fingerprint,
-}
-
 /// What the threads of one call share.
 pub struct Shop<'a> {
     /// The source's root.
@@ -110,8 +101,10 @@ pub struct Shop<'a> {
     pub modes: &'a Mutex<BTreeMap<Vec<u8>, u32>>,
     /// Paths that were to leave the target and did not.
     pub undone: &'a Mutex<Vec<Box<[u8]>>>,
-    /// What was replaced and not looked at since.
-    pub olds: Mutex<Vec<Old>>,
+    /// Whether more than one thread is at work.
+    pub crowded: bool,
+    /// What was replaced.
+    pub olds: Olds,
     memory: AtomicU64,
     written: AtomicU64,
     removed: AtomicUsize,
@@ -153,7 +146,8 @@ impl<'a> Shop<'a> {
             ),
             modes: &actions.modes,
             undone: &actions.undone,
-            olds: Mutex::default(),
+            crowded: false,
+            olds: Olds::default(),
             memory: AtomicU64::new(0),
             written: AtomicU64::new(0),
             removed: AtomicUsize::new(0),
