@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,3 +185,35 @@ def test_a_named_file_that_changed_just_now_is_read_though_its_times_did_not_cha
     assert (made.target / "d" / "f").read_bytes() == b"later"
     assert ends(outcomes) == {b"d/f": Status.DONE, b"d/g": Status.SAME}
     assert made.quiet()
+
+
+def test_reading_is_not_seen_in_the_access_time(scene: Make) -> None:
+    """It is the user's; and noting it would cost the filesystem a write for each file."""
+    made = scene({"small": F1, "d": {"large": b"l" * 300_000}})
+    files = [top / name for top in (made.source, made.target) for name in ("small", "d/large")]
+
+    def age(paths: list[Path]) -> None:
+        for path in paths:  # older than the modification: also a filesystem that notes few accesses would note this one
+            os.utime(path, ns=(10**18, path.stat().st_mtime_ns))
+
+    age(files[:2])
+    made.cycle()
+    assert [path.stat().st_atime_ns for path in files[:2]] == [10**18] * 2
+    os.utime(made.source / "small")  # in doubt, so that both sides are read
+    age(files)
+    made.cycle()
+    made.look(exact=True)
+    assert [path.stat().st_atime_ns for path in files] == [10**18] * 4
+
+
+def test_a_file_of_somebody_else_is_read(scene: Make, as_user: Any) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make files of others")
+    made = scene({"f": F1, "large": b"l" * 300_000})
+    with as_user(made):
+        for name in ("f", "large"):
+            os.seteuid(0)
+            os.chown(made.source / name, 12345, 12345)
+            os.seteuid(65534)
+        made.cycle()
+    assert made.same_content()

@@ -78,7 +78,7 @@ impl Open {
         if meta.kind() != Kind::File || seen.is_some_and(|seen| *seen != meta.print) {
             return Err(Unread::Absent);
         }
-        let fd = reopen(pin.as_fd(), READING)?;
+        let fd = open_to_read(pin.as_fd())?;
         let lease = probe_lease(fd.as_fd());
         match lease {
             Ok(()) => {} // granted to regular files only
@@ -131,6 +131,15 @@ impl Open {
 pub fn reopen(pin: BorrowedFd<'_>, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
     retry(|| fs::open(&path, flags, Mode::empty()))
+}
+
+/// The same for reading. Its access time stays, where that may be asked for: that is the user's, and noting it would cost
+/// a write for each file read.
+pub fn open_to_read(pin: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    match reopen(pin, READING | OFlags::NOATIME) {
+        Err(Errno::PERM) => reopen(pin, READING), // somebody else's
+        done => done,
+    }
 }
 
 /// The digest of bytes.

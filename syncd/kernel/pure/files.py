@@ -134,7 +134,20 @@ def open_file(dir_fd: int, name: bytes, seen: Fingerprint | None = None) -> int:
         state = os.fstat(pin)
         if not stat.S_ISREG(state.st_mode) or (seen is not None and fingerprint(state) != seen):
             raise FileNotFoundError(errno.ENOENT, "not the file that was looked for", name)
-        return os.open(via_proc(pin), READING)
+        return open_to_read(pin)
+
+
+def open_to_read(pin: int) -> int:
+    """Open just what a descriptor holds. Its access time stays, where that may be asked for.
+
+    That is the user's, and noting it would cost a write for each file read. Raises OSError.
+    """
+    try:
+        return os.open(via_proc(pin), READING | os.O_NOATIME)
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        return os.open(via_proc(pin), READING)  # somebody else's
 
 
 def probe(fd: int) -> int:

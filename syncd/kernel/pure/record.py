@@ -18,6 +18,7 @@ from syncd.kernel.pure.files import (
     hash_file,
     look_or_none,
     mirrored,
+    open_to_read,
     opened,
     via_proc,
 )
@@ -86,7 +87,7 @@ def write_metadata(fd: int, state: os.stat_result, entry: Entry) -> Fingerprint:
 def reads_as(fd: int, digest: bytes | None) -> bool:
     """Whether the file of an O_PATH descriptor has that content. One that may not be read is believed."""
     try:
-        reader = os.open(via_proc(fd), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        reader = open_to_read(fd)
     except PermissionError:
         return True
     with opened(reader):

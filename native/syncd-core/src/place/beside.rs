@@ -220,6 +220,7 @@ impl Hand<'_> {
             Err(Errno::EXIST) => return Err(Halt::Changed),
             Err(errno) => return Err(failed("create")(errno)),
         };
+        let _ = fs::fcntl_setfl(&fd, OFlags::NOATIME); // `holding` reads it: that is nobody's access
         let written = self.fill(fd.as_fd(), content, taken, want);
         match written {
             Ok(meta) => {

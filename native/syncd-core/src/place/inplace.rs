@@ -14,7 +14,7 @@ use super::{Write, crash};
 use crate::control::Control;
 use crate::dirs::{retry, stat_fd};
 use crate::entry::{Agreed, Content, Fingerprint, Kind, Meta, Seen, Side, equal};
-use crate::read::{Unread, each_chunk, reopen};
+use crate::read::{Unread, each_chunk, open_to_read, reopen};
 use crate::sys::probe_lease;
 
 impl Hand<'_> {
@@ -37,7 +37,7 @@ impl Hand<'_> {
             Ok(meta) if meta.print == target.print => return None,
             _ => return Some(Err(Halt::Changed)),
         }
-        let reader = reopen(pin.as_fd(), flags).ok()?;
+        let reader = open_to_read(pin.as_fd()).ok()?;
         probe_lease(reader.as_fd()).ok()?; // somebody has it open for writing
         let fd = reopen(pin.as_fd(), flags | OFlags::WRONLY).ok()?;
         let blocks = match stat_fd(fd.as_fd()) {

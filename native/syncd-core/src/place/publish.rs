@@ -16,7 +16,7 @@ use crate::digest::spread;
 use crate::dirs::{Dir, THROUGH, open_below, retry, stat_fd};
 use crate::entry::{Agreed, Content, Digest, Fingerprint, Kind, Meta, Seen, Side, equal, mirrored};
 use crate::path;
-use crate::read::{hash, reopen};
+use crate::read::{hash, open_to_read};
 use crate::walk::names;
 
 /// Carry out a slice: directories, then everything else on all cores, then removals (files on all cores, then directories
@@ -388,9 +388,8 @@ impl Hand<'_> {
         let written =
             after.print.size != meta.print.size || !late && after.print.mtime != meta.print.mtime;
         // Setting the time would hide what somebody wrote. A file that may not be read is believed.
-        let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
         let other = late
-            && reopen(fd.as_fd(), flags)
+            && open_to_read(fd.as_fd())
                 .is_ok_and(|reader| self.reads_otherwise(reader.as_fd(), digest));
         if written || other {
             Err(Halt::Changed)
