@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncd.control.locks import LockWatch
 from syncd.control.remembered import FEW, Remembered
-from syncd.control.status import State, Status
-from syncd.engine.cycle import Announce, cycle, express, mirror_lone
+from syncd.control.status import State, Status, merge_problems
+from syncd.engine.cycle import Announce, cycle, express, look_ahead, mirror_lone
 from syncd.engine.ignore import names_rule_file, takes_rules_away
 from syncd.engine.moves import candidates
 from syncd.engine.pair import Pair
+from syncd.engine.scan import Sight
 from syncd.engine.settle import Settle
 from syncd.engine.watch import Watch
 from syncd.errors import SyncdError
@@ -80,6 +81,7 @@ class Runner:
         self._busy: dict[bytes, tuple[float, float]] = {}  # path -> due, delay
         self._retry: tuple[float, float] | None = None  # a full target, a missing root: due, delay
         self._troubled: tuple[float, float] | None = None  # places that could not be read or written: due, delay
+        self._ahead: tuple[Batch, Sight] | None = None  # what a burst that is soon due looks like
         self._again: frozenset[bytes] = frozenset()
         self._told: frozenset[bytes] = frozenset()  # removals told to cycles that left something undone
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
@@ -237,6 +239,8 @@ class Runner:
     def _understand(self, hints: Hints) -> tuple[Hints, float]:
         """What is to be made of a watcher's words, and when they came."""
         now = time.monotonic()
+        if hints.ready or hints.waiting or hints.rescan:
+            self._ahead = None
         if hints.locks:
             with self.pair.roots() as roots:
                 if not isinstance(roots, Halt):
@@ -287,6 +291,9 @@ class Runner:
             now = time.monotonic()
             if self._locks.due is not None and now >= self._locks.due:
                 self._look_at_locks(now)
+            if (early := self._settle.soon(now)) is not None:
+                self._look_ahead(early)
+                now = time.monotonic()
             batch = self._settle.take(now)
             if batch is None:
                 batch = self._overdue(now)
@@ -295,6 +302,15 @@ class Runner:
             self._cycle(batch)
         self._show_state()
         return self._due()
+
+    def _look_ahead(self, batch: Batch) -> None:
+        """Look at what a lock kept back while that has to stay quiet: a word that comes until then undoes it."""
+        if self._ahead is not None or self._needs_everything(batch):
+            return
+        with self.watch.attended():
+            if (sight := look_ahead(self.pair, batch)) is not None:
+                self._ahead = batch, sight
+        self._hear(barrier=False)
 
     def _show_state(self) -> None:
         """What came since the last cycle, or passed without one, is to be seen, too."""
@@ -328,17 +344,22 @@ class Runner:
         """Where something could not be read or written. No event may tell when that is over."""
         return frozenset(problem.path for problem in self.status.problems if problem.path and problem.op != "busy")
 
-    def _cycle(self, batch: Batch) -> CycleReport:
-        if self.status.halt is not None or self._retry is not None:
-            batch = batch._replace(everything=True)
-        if (
+    def _needs_everything(self, batch: Batch) -> bool:
+        return (
             batch.everything
+            or self.status.halt is not None
+            or self._retry is not None
             or names_rule_file(batch.paths, self.pair.settings)
             or takes_rules_away(batch, self.pair.rules)
-        ):
+        )
+
+    def _cycle(self, batch: Batch) -> CycleReport:
+        ahead, self._ahead = self._ahead, None
+        if self._needs_everything(batch):
             return self._full_cycle(batch._replace(everything=True))
         patient = bool(self._busy) and batch.paths <= self._busy.keys()
-        done = self._try(batch, patient=patient)
+        sight = ahead[1] if ahead is not None and ahead[0] == batch else None
+        done = self._try(batch, patient=patient, sight=sight)
         if done.halt is not None:  # judged again as a whole, so that its id names every removal
             return self._full_cycle(batch._replace(everything=True))
         return self._after(done, batch)
@@ -356,7 +377,9 @@ class Runner:
             )
         return self._after(done, batch)
 
-    def _try(self, batch: Batch, *, cover: bool = False, patient: bool = False) -> CycleReport:
+    def _try(
+        self, batch: Batch, *, cover: bool = False, patient: bool = False, sight: Sight | None = None
+    ) -> CycleReport:
         """One cycle. No descriptor left, a state directory without room: that halts a watch and does not end it."""
         try:
             if self.hurry and (done := express(self.pair, batch, patient=patient)) is not None:
@@ -367,7 +390,7 @@ class Runner:
                         if not isinstance(roots, Halt):
                             self.watch.cover(roots[0], self.pair.rules)
                     self._look_at_locks(time.monotonic())
-                return cycle(self.pair, batch, patient=patient, announce=self.announce)
+                return cycle(self.pair, batch, patient=patient, announce=self.announce, sight=sight)
         except OSError as error:
             if self.once or self.status.cycles == 0:
                 raise
@@ -425,7 +448,7 @@ class Runner:
         if done.lag is not None:
             self._lags.append(done.lag)
         now = time.time()
-        problems = done.problems if done.full or not old.problems else _merge(old.problems, done, batch)
+        problems = done.problems if done.full or not old.problems else merge_problems(old.problems, done, batch)
         self._show(
             state=self._state(done.halt), cycles=done.number, last=done, last_at=now, lags=self._lags,
             entries=done.entries or old.entries, problems=problems, busy=tuple(self._busy),
@@ -539,20 +562,3 @@ def _later(before: tuple[float, float] | None, now: float) -> tuple[float, float
     """When to try again, and after what delay: each is twice as long as the one before."""
     delay = min(before[1] * 2, RETRY_MOST) if before else RETRY_FIRST
     return now + delay, delay
-
-
-def _merge(old: tuple[Problem, ...], done: CycleReport, batch: Batch) -> tuple[Problem, ...]:
-    """Problems after a partial cycle: those of places that it did not look at stay.
-
-    A place that could not be read may be a directory: only a look at all it holds takes that back.
-    """
-    new = {problem.path for problem in done.problems}
-    stay = [
-        problem
-        for problem in old
-        if problem.path not in new
-        and problem.op != "busy"
-        and (problem.op == "scan" or problem.path not in batch.paths)
-        and not any_above(problem.path, batch.deep)
-    ]
-    return (*stay, *done.problems)

@@ -7,7 +7,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from syncd.model.path import display, path_fields
+from syncd.model.change import Batch
+from syncd.model.path import any_above, display, path_fields
 from syncd.model.report import CycleReport, Halt, Problem
 
 
@@ -108,3 +109,20 @@ class Status(NamedTuple):
 def pair_name(source: bytes, target: bytes) -> str:
     """The pair as shown."""
     return f"{display(source)} → {display(target)}"
+
+
+def merge_problems(old: tuple[Problem, ...], done: CycleReport, batch: Batch) -> tuple[Problem, ...]:
+    """Problems after a partial cycle: those of places that it did not look at stay.
+
+    A place that could not be read may be a directory: only a look at all it holds takes that back.
+    """
+    new = {problem.path for problem in done.problems}
+    stay = [
+        problem
+        for problem in old
+        if problem.path not in new
+        and problem.op != "busy"
+        and (problem.op == "scan" or problem.path not in batch.paths)
+        and not any_above(problem.path, batch.deep)
+    ]
+    return (*stay, *done.problems)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from syncd.engine.apply import apply
 from syncd.engine.moves import candidates, rename_moved
-from syncd.engine.pair import Pair
+from syncd.engine.pair import Pair, Roots
 from syncd.engine.plan import POLICIES, plan_mirror
 from syncd.engine.report import report, report_halt, report_lone
 from syncd.engine.scan import Sight, is_bare, looks, scan
@@ -31,10 +31,11 @@ def cycle(
     unfinished: bool = False,
     patient: bool = False,
     announce: Announce | None = None,
+    sight: Sight | None = None,
 ) -> CycleReport:
     """Make the target equal to the source where `batch` says.
 
-    `patient` takes also files that somebody holds open, if two reads 30 ms apart agree.
+    `sight` is what was seen there (`look`) after all that `batch` tells of, if anybody looked. `patient` takes also files that somebody holds open, if two reads 30 ms apart agree.
     Blocks on the disk. Raises FirstMeeting and what `announce` raises, before anything is written;
     OSError when the journal cannot be written. Whatever happened to single paths is in the report.
     """
@@ -44,13 +45,10 @@ def cycle(
         if isinstance(roots, Halt):
             return report_halt(number, roots, full=batch.everything, took=time.monotonic() - began)
         full = batch.everything or pair.replaced
-        scope = None if full else looks(batch)
         if batch.moves and not full:
             rename_moved(pair.kernel, roots, pair.rules, pair.baseline, batch.moves, pair.control)
-        sight = scan(
-            pair.kernel, roots, pair.rules, pair.baseline.base, scope, pair.control,
-            force=pair.lying is not None, trusted=pair.trusted or not full,
-        )  # fmt: skip
+        if sight is None or full:
+            sight = _scan(pair, roots, batch, full=full)
         diff = pair.diff(sight, roots, batch)
         plan = plan_mirror(
             diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
@@ -77,6 +75,26 @@ def cycle(
             pair.learn_root(sight.source.get(b""))
         pair.finished(done, roots, batch)
     return done
+
+
+def look_ahead(pair: Pair, batch: Batch) -> Sight | None:
+    """What a cycle of `batch` would see now; it may be given to one that begins soon.
+
+    None where that one has more to do first, or a root fails. Blocks on the disk; raises OSError as `cycle` does.
+    """
+    if not pair.calm or batch.everything or batch.moves:
+        return None
+    with pair.roots() as roots:
+        if isinstance(roots, Halt) or pair.replaced:
+            return None
+        return _scan(pair, roots, batch, full=False)
+
+
+def _scan(pair: Pair, roots: Roots, batch: Batch, *, full: bool) -> Sight:
+    return scan(
+        pair.kernel, roots, pair.rules, pair.baseline.base, None if full else looks(batch), pair.control,
+        force=pair.lying is not None, trusted=pair.trusted or not full,
+    )  # fmt: skip
 
 
 def express(pair: Pair, batch: Batch, *, patient: bool = False) -> CycleReport | None:

@@ -47,6 +47,11 @@ class _Burst:
         self.everything |= hints.rescan
         self.last = now
 
+    def batch(self) -> Batch:
+        """All of it."""
+        paths, deep, removed = frozenset(self.paths), frozenset(self.deep), frozenset(self.removed)
+        return Batch(paths, deep, removed, tuple(self.moves), self.everything, self.first)
+
 
 class Settle:
     """Collects hints until they are ready. One thread only."""
@@ -87,7 +92,7 @@ class Settle:
         """The batch of saves that wait for nothing and for which nothing waits. None: `offer` the hints."""
         if not hints.ready or hints.waiting or hints.rescan or self._ready or self._waiting or self._burst:
             return None
-        if self._is_crowded(hints, now):
+        if self._count_in(hints, now):
             return None
         moves = tuple(pair for pair in hints.moves if hints.ready.issuperset(pair)) if hints.moves else ()
         return Batch(hints.ready, hints.deep, hints.removed, moves, since=now)
@@ -98,13 +103,13 @@ class Settle:
 
     def passed(self, paths: frozenset[bytes], when: float) -> None:
         """Saves of these paths were taken elsewhere at once."""
-        self._is_crowded(Hints(paths), when)
+        self._count_in(Hints(paths), when)
 
     def offer(self, hints: Hints, now: float) -> None:
         """Take in what a watcher said. Later words on a path replace earlier ones."""
         if not (hints.ready or hints.waiting or hints.rescan):
             return
-        crowded = self._is_crowded(hints, now) or hints.rescan
+        crowded = self._count_in(hints, now) or hints.rescan
         if self._burst is None and crowded:
             self._burst = self._begin_burst(now)
         if self._burst is None:
@@ -153,6 +158,13 @@ class Settle:
                 ready.add(path)
         return self._part(ready) if ready else None
 
+    def soon(self, now: float) -> Batch | None:
+        """What a lock kept back until a moment ago: `take` returns just this when it is due, unless a word comes."""
+        burst, released = self._burst, self._released
+        if burst is None or released is None or self._ready or self._waiting:
+            return None
+        return burst.batch() if burst.last <= released and now < self._burst_due(burst) else None
+
     def flush(self) -> Batch | None:
         """Everything pending, ready or not, held or not."""
         pending = self._ready.keys() | self._waiting.keys()
@@ -166,14 +178,7 @@ class Settle:
             burst.deep |= part.deep
             burst.removed |= part.removed
             burst.moves[:0] = part.moves
-        return Batch(
-            frozenset(burst.paths),
-            frozenset(burst.deep),
-            frozenset(burst.removed),
-            tuple(burst.moves),
-            burst.everything,
-            burst.first,
-        )
+        return burst.batch()
 
     def _take_in(self, hints: Hints, now: float) -> None:
         """Words on a few paths, each on its own."""
@@ -236,8 +241,8 @@ class Settle:
         self._moves = [pair for pair in self._moves if paths.isdisjoint(pair)]
         return batch
 
-    def _is_crowded(self, hints: Hints, now: float) -> bool:
-        """Whether the last `quiet` seconds, these words included, named more than a few paths.
+    def _count_in(self, hints: Hints, now: float) -> bool:
+        """Remember these words; whether the last `quiet` seconds named more than a few paths.
 
         It is enough to remember the few that were named last: the oldest of them answers.
         """

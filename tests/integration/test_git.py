@@ -17,7 +17,7 @@ import pytest
 
 from syncd.control.opening import open_pair, resolve
 from syncd.control.runner import Runner
-from syncd.control.status import Status
+from syncd.control.status import State, Status
 from syncd.engine.watch import Watch
 from syncd.kernel.choose import load
 from syncd.model.settings import Settings, Timing
@@ -284,6 +284,43 @@ def test_a_held_burst_is_staged_and_shown_later(tmp_path: Path, then: str) -> No
             assert_equal(watch.source, watch.target)
         assert list(state.rglob("new-*")) == []
         assert list(state.rglob("conflicts/*")) == []
+
+
+@pytest.mark.filterwarnings("ignore:The asyncore module is deprecated")
+@pytest.mark.parametrize("then", ["nothing", "made again", "edited by the container", "locked again"])
+def test_a_burst_that_was_looked_at_early_is_still_right_when_its_time_comes(repository: Path, then: str) -> None:
+    target = repository.with_name("target")
+    engine = Engine(repository, target, Timing(released=1.0, quiet=0.5, hold=5.0))
+    try:
+        lock = repository / ".git" / "index.lock"
+        lock.touch()
+        eventually(lambda: engine.runner.status.held_by == ".git/index.lock", "the lock is not seen")
+        files = sorted(path.relative_to(repository) for path in repository.rglob("*.py") if path.is_file())[:60]
+        for path in files[:30]:
+            (repository / path).unlink()
+        for path in files[30:]:
+            (repository / path).write_text("changed")
+        eventually(lambda: len(engine.runner._settle) >= 50, "no burst")
+        lock.unlink()
+        eventually(lambda: engine.runner._ahead is not None, "it is not looked at")
+        assert (target / files[0]).exists()
+        if then == "made again":
+            for path in files[:30]:
+                (repository / path).write_text("back again")
+        elif then == "edited by the container":
+            (target / files[30]).write_text("the container's")
+        elif then == "locked again":
+            lock.touch()
+            eventually(lambda: engine.runner.status.held_by == ".git/index.lock", "the lock is not seen")
+            assert (target / files[0]).exists()
+            (repository / files[0]).write_text("the second checkout")
+            lock.unlink()
+        eventually(lambda: engine.runner.status.state == State.IN_SYNC, "it does not end")
+        assert_equal(repository, target)
+        kept = [path.read_text() for path in Path(os.environ["XDG_STATE_HOME"]).rglob("conflicts/*/**/*.py")]
+        assert kept == (["the container's"] if then == "edited by the container" else [])
+    finally:
+        engine.close()
 
 
 @contextmanager

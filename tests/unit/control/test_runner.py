@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from syncd.control.remembered import REMEMBERED, Remembered
-from syncd.control.runner import Runner, _merge
-from syncd.control.status import State, Status
+from syncd.control.runner import Runner
+from syncd.control.status import State, Status, merge_problems
 from syncd.errors import SyncdError, UsageError
 from syncd.model.change import Batch, Hints
 from syncd.model.report import CycleReport, Problem
@@ -106,8 +106,8 @@ READ = Problem(b"d/a", 13, "read")
 def test_problems_stay_until_their_path_is_looked_at(looked, deep, new, left):
     old = (READ, Problem(b"b", 11, "busy"))
     batch = Batch(frozenset(looked), frozenset(deep))
-    assert _merge(old, CycleReport(2, False, problems=new), batch) == left
-    assert _merge((), CycleReport(2, False, problems=new), batch) == new
+    assert merge_problems(old, CycleReport(2, False, problems=new), batch) == left
+    assert merge_problems((), CycleReport(2, False, problems=new), batch) == new
 
 
 def test_a_path_to_be_looked_at_again_is_not_forgotten_over_another_batch(runner):

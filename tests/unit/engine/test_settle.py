@@ -203,6 +203,36 @@ def test_every_path_comes_out_in_time_and_nothing_else(steps):
     assert driver.settle.flush() is None
 
 
+@given(STEPS)
+def test_what_is_soon_due_is_what_is_taken_unless_a_word_comes(steps):
+    driver = Driver(TIMING)
+    now = 0.0
+    for pause, step in steps:
+        soon, due, before = driver.settle.soon(now), driver.settle.due(), len(driver.batches)
+        now += pause / 1000
+        driver.until(now)
+        if soon is not None and due is not None and due < now:
+            assert driver.batches[before] == (due, soon)
+        if isinstance(step, bool):
+            driver.settle.hold(step, now)
+        else:
+            driver.settle.offer(step, now)
+        driver.take(now)
+
+
+def test_a_burst_is_soon_due_when_its_lock_went_and_until_a_word_comes():
+    settle = Settle(TIMING)
+    settle.hold(True, 0.0)
+    settle.offer(Hints(many(30)), 1.0)
+    assert settle.soon(1.0) is None
+    settle.hold(False, 2.0)
+    assert settle.soon(2.0) == Batch(many(30), since=1.0)
+    assert settle.soon(2.0 + TIMING.released / 2) == Batch(many(30), since=1.0)
+    assert settle.soon(2.0 + TIMING.released) is None
+    settle.offer(Hints(frozenset([b"m00001"])), 2.0 + TIMING.released / 2)
+    assert settle.soon(2.0 + TIMING.released / 2) is None
+
+
 @given(st.lists(st.tuples(st.integers(0, 60), words()), max_size=30))
 def test_without_locks_and_rescans_nothing_waits_longer_than_its_ceiling(steps):
     """At most 250 ms, or two seconds in a flood."""
