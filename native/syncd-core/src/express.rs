@@ -19,9 +19,11 @@ use crate::tree::{Look, Tree};
 const CALM: [Line; 3] = [Line::Same, Line::Agreed, Line::Changed];
 
 /// Look at `scope`, and place what stands in the lines AGREED and CHANGED. None, and nothing was touched,
-/// if anything else was seen. An error is only that of a journal that cannot be written.
+/// if anything else was seen, or a root cannot be opened or is another directory. An error is only that of a journal that
+/// cannot be written.
+#[allow(clippy::too_many_arguments)]
 pub fn express(
-    roots: (&Root, &Root),
+    ends: &Ends<'_>,
     rules: &dyn Excluder,
     base: &Base,
     scope: &[Look],
@@ -29,7 +31,10 @@ pub fn express(
     options: &Options<'_>,
     control: &Control,
 ) -> Result<Option<Outcomes>> {
-    let Some(diff) = calm_diff(roots, rules, base, scope, control) else {
+    let Some((source, target)) = ends.open() else {
+        return Ok(None);
+    };
+    let Some(diff) = calm_diff((&source, &target), rules, base, scope, control) else {
         return Ok(None);
     };
     let actions = Actions::new(Arc::new(diff), |line| match line {
@@ -40,10 +45,9 @@ pub fn express(
     if actions.len() > SLICE {
         return Ok(None);
     }
-    let (source, target) = roots;
     let stop = actions.len();
     place(
-        source, target, rules, base, &actions, 0, stop, options, control,
+        &source, &target, rules, base, &actions, 0, stop, options, control,
     )
     .map(Some)
 }
@@ -68,31 +72,6 @@ impl Ends<'_> {
             open(self.paths.1, self.roots.1)?,
         ))
     }
-}
-
-/// The same for roots that are yet to be opened. None also if that fails or another directory is there.
-#[allow(clippy::too_many_arguments)]
-pub fn express_at(
-    ends: &Ends<'_>,
-    rules: &dyn Excluder,
-    base: &Base,
-    scope: &[Look],
-    verbs: (Verb, Verb),
-    options: &Options<'_>,
-    control: &Control,
-) -> Result<Option<Outcomes>> {
-    let Some((source, target)) = ends.open() else {
-        return Ok(None);
-    };
-    express(
-        (&source, &target),
-        rules,
-        base,
-        scope,
-        verbs,
-        options,
-        control,
-    )
 }
 
 fn calm_diff(

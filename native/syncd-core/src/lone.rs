@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::digest::stat_many;
 use crate::dirs::Root;
 use crate::exclude::Excluder;
-use crate::express::{Ends, express_at};
+use crate::express::{Ends, express};
 use crate::place::{Aside, Options, Outcomes};
 use crate::tree::Look;
 use crate::watch::{Hints, Watcher};
@@ -110,7 +110,7 @@ pub fn mirror(
             aside: Aside::Now(way.aside, number),
             ..way.options
         };
-        let placed = express_at(
+        let placed = express(
             &way.ends,
             way.rules,
             base,

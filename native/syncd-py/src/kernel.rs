@@ -11,7 +11,7 @@ use syncd_core::actions::Verb;
 use syncd_core::base::Row;
 use syncd_core::entry::{Digest, Seen};
 use syncd_core::error::Errno;
-use syncd_core::express::{Ends, express_at};
+use syncd_core::express::{Ends, express};
 use syncd_core::place::{Aside, Options, Write};
 use syncd_core::{diff, digest, place, scan, state, sys};
 
@@ -261,8 +261,7 @@ impl Kernel {
             paths: (&paths.0, &paths.1),
             roots,
         };
-        let done =
-            py.detach(|| express_at(&ends, &*rules, &base, &scope, verbs, &options, &control));
+        let done = py.detach(|| express(&ends, &*rules, &base, &scope, verbs, &options, &control));
         done.map(|done| done.map(|inner| Outcomes { inner }))
             .map_err(|error| raised(py, &error))
     }
