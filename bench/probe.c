@@ -10,7 +10,8 @@
  *
  * probe last TARGET
  *     Watches every directory of TARGET, says "ready", and for each line "QUIET_MS" on stdin waits until nothing happened
- *     for so long and prints "<time of the last event that changed content or names> <events so far>".
+ *     for so long and prints "<time of the last event that changed content or names> <events so far>". It reads the events
+ *     at most once a millisecond, so the time is up to a millisecond late.
  *
  * probe wait TARGET MANIFEST
  *     Prints the time at which every entry of MANIFEST (records "<size> <path>\0", size -1 for what is no file) is in
@@ -165,6 +166,7 @@ static int last(char **argv)
                 cover(events, made);
             }
         }
+        if (n > 0) usleep(1000); /* or each event wakes it, and it takes a core from what it judges */
         if (waiting[1].revents) {
             char line[64];
             ssize_t got = read(0, line, sizeof line - 1);
