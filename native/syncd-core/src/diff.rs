@@ -188,14 +188,19 @@ impl<'a> Sorter<'a> {
             known: self.source.knows(place) && self.target.knows(place),
             ..top
         };
-        state.vouched |= path::above(place).any(|above| self.removed.contains(above));
-        state.trace = self.trace_above(place);
-        self.path = place.to_vec();
         let base = self.base.rows.kid(place);
         let (source, target) = (
             self.source.entries.kid(place),
             self.target.entries.kid(place),
         );
+        let theirs = source.and_then(|kid| kid.value.as_ref());
+        if theirs.is_none_or(|seen| seen.kind == Kind::Other)
+            || base.is_some_and(|kid| kid.below.is_some())
+        {
+            state.vouched |= path::above(place).any(|above| self.removed.contains(above));
+            state.trace = self.trace_above(place);
+        } // else nothing is missing in the source, here or below
+        self.path = place.to_vec();
         self.entry(state, base, source, target, deep);
         self.path.clear();
     }

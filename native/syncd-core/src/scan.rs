@@ -51,7 +51,7 @@ pub fn scan(
             let (groups, left) = bulk::groups(ways, known, scope);
             let places = match side {
                 Side::Source => scan.places(&groups, &left)?,
-                Side::Target => gather(scope.iter().map(|look| (look.path.to_vec(), look.deep))),
+                Side::Target => in_order(scope),
             };
             let looks = without_repetition(places);
             match side {
@@ -67,7 +67,7 @@ pub fn scan(
     Ok(scan.tree)
 }
 
-type Places = BTreeMap<Key, bool>;
+type Places = Vec<(Vec<u8>, bool)>;
 
 /// A path that sorts as paths do.
 #[derive(PartialEq, Eq)]
@@ -85,19 +85,33 @@ impl PartialOrd for Key {
     }
 }
 
+/// Places in order, each once.
 fn gather(looks: impl Iterator<Item = (Vec<u8>, bool)>) -> Places {
-    let mut places = Places::new();
+    let mut places = BTreeMap::<Key, bool>::new();
     for (path, deep) in looks {
         *places.entry(Key(path)).or_default() |= deep;
     }
     places
+        .into_iter()
+        .map(|(Key(path), deep)| (path, deep))
+        .collect()
+}
+
+/// The same of a scope, which is most often that of the other side's tree and in order already.
+fn in_order(scope: &[Look]) -> Places {
+    let places = scope.iter().map(|look| (look.path.to_vec(), look.deep));
+    if scope.is_sorted_by(|a, b| path::order(&a.path, &b.path).is_lt()) {
+        places.collect()
+    } else {
+        gather(places)
+    }
 }
 
 /// The places in order, without those that a deep one takes in.
 fn without_repetition(places: Places) -> Vec<Look> {
     let mut looks: Vec<Look> = Vec::with_capacity(places.len());
     let mut taken: Option<Vec<u8>> = None;
-    for (Key(path), deep) in places {
+    for (path, deep) in places {
         if taken
             .as_ref()
             .is_some_and(|top| path::is_within(&path, top))
