@@ -160,10 +160,10 @@ class Settle:
 
     def soon(self, now: float) -> Batch | None:
         """What a lock kept back until a moment ago: `take` returns just this when it is due, unless a word comes."""
-        burst, released = self._burst, self._released
-        if burst is None or released is None or self._ready or self._waiting:
+        burst = self._burst
+        if burst is None or self._ready or self._waiting or not self._was_kept_back(burst):
             return None
-        return burst.batch() if burst.last <= released and now < self._burst_due(burst) else None
+        return burst.batch() if now < self._burst_due(burst) else None
 
     def flush(self) -> Batch | None:
         """Everything pending, ready or not, held or not."""
@@ -273,11 +273,14 @@ class Settle:
         flood = len(burst.paths) > self.timing.many or burst.everything
         quiet = self.timing.flood_quiet if flood else self.timing.quiet
         hold = self.timing.flood_hold if flood else self.timing.hold
-        if self._released is not None and burst.began <= self._released:
-            released = self._released + self.timing.released
-            if burst.last <= released:
-                return released  # what the lock was for is complete
+        if self._released is not None and self._was_kept_back(burst):
+            return self._released + self.timing.released  # what the lock was for is complete
         return min(burst.last + quiet, burst.first + hold + self._stopped - burst.stopped)
+
+    def _was_kept_back(self, burst: _Burst) -> bool:
+        """Whether a lock kept it back until a moment ago, and its last word came by then."""
+        released = self._released
+        return released is not None and burst.began <= released and burst.last <= released + self.timing.released
 
     def _path_due(self, path: bytes, word: _Word) -> float:
         if self._released is not None and word.last <= self._released and path in self._removed:

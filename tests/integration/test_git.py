@@ -290,7 +290,7 @@ def test_a_held_burst_is_staged_and_shown_later(tmp_path: Path, then: str) -> No
 @pytest.mark.parametrize("then", ["nothing", "made again", "edited by the container", "locked again"])
 def test_a_burst_that_was_looked_at_early_is_still_right_when_its_time_comes(repository: Path, then: str) -> None:
     target = repository.with_name("target")
-    engine = Engine(repository, target, Timing(released=1.0, quiet=0.5, hold=5.0))
+    engine = Engine(repository, target, Timing(released=2.0, quiet=0.5, hold=5.0))
     try:
         lock = repository / ".git" / "index.lock"
         lock.touch()
