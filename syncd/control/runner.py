@@ -322,7 +322,7 @@ class Runner:
             return State.HALTED
         if self._busy or self._retry:
             return State.WAITING
-        return State.SETTLING if self._settle else State.IN_SYNC
+        return State.SETTLING if self._settle or self._again else State.IN_SYNC
 
     def _overdue(self, now: float) -> Batch | None:
         if self._retry and now >= self._retry[0] and not self._settle.held:  # everything: also what a lock keeps back

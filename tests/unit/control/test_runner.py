@@ -112,7 +112,9 @@ def test_problems_stay_until_their_path_is_looked_at(looked, deep, new, left):
 
 def test_a_path_to_be_looked_at_again_is_not_forgotten_over_another_batch(runner):
     runner._after(CycleReport(1, False, again=frozenset([b"x", b"y"])), Batch(frozenset([b"x", b"y"])))
+    assert runner.status.state is State.SETTLING
     runner._after(CycleReport(2, False), Batch(frozenset([b"z", b"y"])))
+    assert runner.status.state is State.SETTLING
     assert runner._overdue(0.0) == Batch(frozenset([b"x"]), deep=frozenset([b"x"]))
     assert runner._overdue(0.0) is None
     runner._after(CycleReport(3, False, again=frozenset([b"x"])), Batch(frozenset([b"x"])))
