@@ -22,9 +22,9 @@ from syncd.model.report import Halt
 from syncd.model.settings import Settings
 from syncd.system.boot import boot_id
 from syncd.system.dirs import make_pair_dir, state_home
+from syncd.system.identity import identity
 from syncd.system.locks import TargetLock, live_targets
 from syncd.system.mounts import unique_mount_id
-from syncd.system.statx import identity
 
 
 @dataclass(slots=True)
@@ -133,7 +133,7 @@ def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[s
     target_fd = os.open(settings.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         staging = open_staging(state, Path(os.fsdecode(settings.target)), target_fd)
-        target = identity(target_fd)
+        target = identity(settings.target)
     finally:
         os.close(target_fd)
     baseline = None

@@ -21,7 +21,7 @@ from syncd.kernel.contract import Base, Diff, Kernel, Root, Rules
 from syncd.model.path import display
 from syncd.model.plan import Plan
 from syncd.model.settings import Settings
-from syncd.system.statx import identity
+from syncd.system.identity import identity
 
 
 class Reading(NamedTuple):

@@ -41,7 +41,8 @@ def cycle(
     """
     began = time.monotonic()
     number = pair.next_cycle()
-    with pair.roots() as roots:
+    with pair.roots() as opened:
+        roots = pair.recognise(opened)
         if isinstance(roots, Halt):
             return report_halt(number, roots, full=batch.everything, took=time.monotonic() - began)
         full = batch.everything or pair.replaced
@@ -54,6 +55,8 @@ def cycle(
             diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
         )
         plan = pair.second_look(diff, plan, sight.source, began)
+        if pair.foreign:
+            plan = plan._replace(unexplained=plan.removals)
         takes = bool(plan.removals or plan.counts[Line.CONFLICT])
         bare = takes and is_bare(roots[0])
         checked = pair.guard.check(plan, began, bare=bare, replaced=pair.replaced)

@@ -23,7 +23,7 @@ from syncd.model.plan import Plan, Verb
 from syncd.model.report import CycleReport, Halt
 from syncd.model.settings import Settings
 from syncd.system import mounts
-from syncd.system.statx import identity
+from syncd.system.identity import birth, identity
 from syncd.watchers.base import Lone
 
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
@@ -50,7 +50,9 @@ class Pair:
         self.trusted = True  # whether fingerprints of the target are believed
         self.calm = False  # a cycle may go without the guards' memory: no doubt, and the first full cycle has ended
         self.replaced = False  # the source root is another directory than the one first seen
-        self._another = False  # … than the one of the last run
+        self.foreign = False  # … and on another filesystem, or made anew: none of its times vouch for a removal
+        self._another = False  # it is another one than in the last run
+        self._births: list[tuple[int, int]] = []  # of both roots
         self.lying = _lies(settings.source)
         self._seen: list[tuple[int, int] | None] = [None, None]
         self._identity: list[int] | None = None  # of the source, as far as it is noted
@@ -85,6 +87,18 @@ class Pair:
             return Halt("the target is another directory than before; start syncd anew if that is meant")
         self.replaced = source != self._seen[0] or self._another
         return None
+
+    def recognise(self, roots: Roots | Halt) -> Roots | Halt:
+        """Tell them also from roots of other filesystems at the same device and inode. Raises OSError."""
+        if isinstance(roots, Halt):
+            return roots
+        births = [birth(root.fd) for root in roots]
+        self._births = self._births or births
+        if births[1] != self._births[1]:
+            return Halt("the target is on another filesystem than before; start syncd anew if that is meant")
+        self.foreign = births[0] != self._births[0] or self._another
+        self.replaced |= self.foreign
+        return roots
 
     def expect_another_source(self) -> None:
         """The source root is another directory than in the last run: its times vouch for nothing. Raises OSError."""
@@ -295,7 +309,8 @@ class Pair:
             self.trusted = True
         if self.replaced:
             self._seen[0] = (roots[0].device, roots[0].inode)
-            self.replaced = self._another = False
+            self._births[0] = birth(roots[0].fd)
+            self.replaced = self.foreign = self._another = False
         if batch.everything and (source := identity(self.settings.source)) != self._identity:
             self._identity = source
             self.baseline.note(source=source)

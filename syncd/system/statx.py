@@ -114,17 +114,3 @@ def statx(
         buffer.mnt_id,
         buffer.btime.sec * 1_000_000_000 + buffer.btime.nsec,
     )
-
-
-def identity(path: bytes | int) -> list[int]:
-    """Inode and time of making of a directory (a link at `path` is followed), to know it again in another run.
-
-    The time tells it from one that was given the inode of a removed one, or is the root of another filesystem;
-    it is 0 where the filesystem keeps none. Raises OSError.
-    """
-    inode = os.stat(path).st_ino
-    try:
-        seen = statx(path, 0, BTIME)
-    except OSError:
-        return [inode, 0]
-    return [inode, seen.btime_ns if seen.mask & BTIME else 0]

@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ import pytest
 from tests.compare import are_equal, assert_equal, differences, read_tree
 from tests.fusefs import faulty
 from tests.integration.conftest import Place
-from tests.integration.watching import Watching, watching
-from tests.machine import call, eventually, mounted, needs_root, sysctl, tmpfs, unmount
+from tests.integration.watching import Watching, environment, run, watching
+from tests.machine import call, eventually, loop, mounted, needs_root, sysctl, tmpfs, unmount
 
 pytestmark = pytest.mark.kernel
 
@@ -308,6 +309,38 @@ def test_another_filesystem_mounted_over_the_source(place: Place) -> None:
             assert_halts(watch, "empty")
             assert read_tree(target) == before
         assert_recovers(watch)
+
+
+@needs_root
+@pytest.mark.parametrize("how", ["watched", "watched anew", "synced again"])
+@pytest.mark.parametrize("fstype", ["ext4", "xfs", "tmpfs"])
+def test_another_disk_at_the_place_of_the_source(place: Place, fstype: str, how: str) -> None:
+    """Its root has the same device and inode, and looks like the old one from which something was removed."""
+    source, target, home = place
+    source.mkdir(exist_ok=True)
+
+    def disk() -> AbstractContextManager[Path]:
+        return tmpfs(source) if fstype == "tmpfs" else loop(fstype, source)
+
+    with ExitStack() as stack:
+        with disk():
+            fill(source, files=30)
+            watch = stack.enter_context(watching(source, target, home))
+            before = read_tree(target)
+            if how != "watched":
+                assert watch.stop() == 0
+        with disk():
+            (source / "d1").mkdir()
+            (source / "another").write_text("disk")
+            if how == "watched":
+                assert_halts(watch, "another directory")
+            elif how == "synced again":
+                assert run("sync", str(source), str(target), env=environment(home)).returncode == 5
+            else:
+                anew = stack.enter_context(watching(source, target, home))
+                assert_halts(anew, "another directory")
+            now = read_tree(target)
+            assert {path: now.get(path) for path in before} == before
 
 
 def test_a_source_that_goes_away_and_comes_back(place: Place) -> None:
