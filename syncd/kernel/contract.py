@@ -455,7 +455,7 @@ class Kernel(Protocol):
         REPLACE: the target's entry is renamed into `aside`, under its own path (RENAME_NOREPLACE, `.1`, `.2` … on
         collision) before the put; if that fails nothing at the path is touched; if the put fails it gets its name back.
         A directory in whose place nothing comes stays, KEPT, while it holds an ignored name or an overlay.
-        REMOVE unlinks only what the scan saw; a directory by rmdir, ENOTEMPTY is KEPT, but FAILED if an action of this plan below it was to remove something and did not:
+        REMOVE unlinks only what the scan saw; a file that somebody holds open for writing is moved to `aside`; a directory by rmdir, ENOTEMPTY is KEPT, but FAILED if an action of this plan below it was to remove something and did not:
         dropping its row would make that the container's. What is to go and is gone already
         is DONE. A RECORD of a path missing on both sides drops the row; a newly ignored entry stays where it is.
         A RECORD of a file or link with further hard links that needs another mode or mtime puts it anew.

@@ -797,6 +797,21 @@ def test_of_many_replaced_at_once_the_one_that_is_held_is_kept(scene: Make) -> N
     made.tidy()
 
 
+@pytest.mark.parametrize("count", [1, 150])
+def test_what_is_written_later_into_a_removed_file_is_kept(scene: Make, count: int) -> None:
+    names = [f"f{number:03}" for number in range(count)]
+    made = scene({"d": {name: b"x" for name in names}, "stays": b""})
+    made.cycle()
+    with open(made.target / "d" / "f000", "ab", buffering=0) as held, open(made.target / "d" / names[-1], "rb"):
+        shutil.rmtree(made.source / "d")
+        outcomes = made.cycle()
+        held.write(b"MARK")
+    assert outcomes.aside == [(b"d/f000", b"conflicts/now/d/f000")]
+    assert made.kept() == [b"xMARK"]
+    assert made.same_content()
+    assert made.quiet()
+
+
 def test_a_reader_holds_nothing_back(scene: Make) -> None:
     made = scene({"f": b"longer than the next"})
     made.cycle()

@@ -7,7 +7,7 @@ import os
 
 from syncd.kernel.contract import Status
 from syncd.kernel.pure.aside import drop_ours, join_paths, list_names, put_back, set_aside
-from syncd.kernel.pure.beside import Fresh, fresh_entry, give_name, put_beside
+from syncd.kernel.pure.beside import Fresh, fresh_entry, give_name, is_written, put_beside
 from syncd.kernel.pure.call import Call, Ended, Full, failing
 from syncd.kernel.pure.diff import Action
 from syncd.kernel.pure.files import (
@@ -102,7 +102,9 @@ def remove(call: Call, action: Action) -> Learnt:
             return Status.DONE, None
         if not as_believed(expected, found[0]):
             raise Ended(Status.CHANGED)
-        if action.verb is not Verb.REMOVE:
+        # What somebody writes later into a file that he holds open must not vanish with it.
+        held = found[0].kind == Kind.FILE and is_written(fd, name(path))
+        if action.verb is not Verb.REMOVE or held:
             if found[0].kind == Kind.DIR and holds_excluded(call, fd, path):
                 return Status.KEPT, None  # what is in it goes by its own rows
             refuse_overlay(call, path, found[0].kind)

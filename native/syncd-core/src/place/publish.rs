@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::attributes::{Want, set_time};
 use super::beside::Spot;
 use super::shop::{Halt, Hand, Placed, Shop, failed, lock};
+use super::swap::stays;
 use super::take::{Load, Taken, take_file};
 use super::{End, RUN, Ready, Status, crash};
 use crate::actions::{Action, Verb};
@@ -434,7 +435,9 @@ impl Hand<'_> {
         else {
             return Err(Halt::Changed);
         };
-        if action.verb != Verb::Remove {
+        // What somebody writes later into a file that he holds open must not vanish with it.
+        let held = target.kind == Kind::File && !stays(spot.dir, spot.name, &target.print);
+        if action.verb != Verb::Remove || held {
             if meta.is_dir() && self.holds_excluded(action.path)? {
                 return Ok(End::Drop(Status::Kept)); // what is in it goes by its own rows
             }

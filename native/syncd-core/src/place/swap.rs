@@ -230,7 +230,7 @@ fn give_back(dir: BorrowedFd<'_>, old: &[u8], spot: Spot<'_>) -> Result<(), Errn
 
 /// Whether the entry at a name is the one that was expected and will stay so: nobody holds it open for writing. What
 /// is written there later must not vanish with it.
-fn stays(dir: BorrowedFd<'_>, name: &[u8], expected: &Fingerprint) -> bool {
+pub fn stays(dir: BorrowedFd<'_>, name: &[u8], expected: &Fingerprint) -> bool {
     let through = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(pin) = retry(|| fs::openat(dir, name, through, Mode::empty())) else {
         return false;
