@@ -62,7 +62,7 @@ def command(
         for path in done.paths:
             click.echo(f"{'would pull' if dry_run else 'pulled'}  {display(path)}")
         for path, kept in done.aside:
-            click.echo(f"set aside  {display(path)}  ({kept})")
+            click.echo(f"set aside  {display(path)}  ({display(os.fsencode(kept))})")
         for problem in done.problems:
             click.echo(f"problem  {problem}", err=True)
     if not (done.paths or done.aside or done.problems) and not as_json:

@@ -54,6 +54,9 @@ def resolve(source: bytes, target: bytes, settings: Settings, *, create: bool = 
 
     A missing TARGET (its last component) is made when `create`.
     """
+    for name, path in ("SOURCE", source), ("TARGET", target):
+        if not path:  # an unset variable of a script, not the current directory
+            raise UsageError(f"{name} is empty; for the current directory write .")
     real_source, real_target = os.path.realpath(source), os.path.realpath(target)
     if not os.path.lexists(real_source):
         raise UsageError(f"SOURCE {display(source)} does not exist")
@@ -68,7 +71,9 @@ def resolve(source: bytes, target: bytes, settings: Settings, *, create: bool = 
         if os.path.samestat(os.stat(real_source), os.stat(real_target)):
             raise UsageError("SOURCE and TARGET are the same directory")
     elif not os.path.isdir(os.path.dirname(real_target)):
-        raise UsageError(f"{display(os.path.dirname(target) or b'.')}, which would hold TARGET, does not exist")
+        above = os.path.dirname(target) or b"."
+        why = "is not a directory" if os.path.lexists(os.path.dirname(real_target)) else "does not exist"
+        raise UsageError(f"{display(above)}, which would hold TARGET, {why}")
     elif create:
         try:
             os.mkdir(real_target)

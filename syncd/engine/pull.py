@@ -16,8 +16,9 @@ from syncd.engine.report import problem
 from syncd.engine.scan import scan
 from syncd.engine.staging import open_staging
 from syncd.errors import Refused
-from syncd.kernel.contract import Base, Kernel, Look, PlaceOptions, Root, Rules
+from syncd.kernel.contract import Base, Diff, Kernel, Look, PlaceOptions, Root, Rules
 from syncd.model.change import Line
+from syncd.model.entry import Kind
 from syncd.model.path import display, is_within
 from syncd.model.plan import Verb
 from syncd.model.report import Problem
@@ -66,9 +67,16 @@ def pull(
             f"the source changed there, too: {', '.join(display(path) for path in changed[:10])}; nothing was pulled. "
             "--force sets the source's version aside and goes on"
         )
-    back = scan(kernel, (target, source), rules, kernel.empty_base(), looks, control, exact=True)
-    diff = kernel.diff(kernel.empty_base(), back.source, back.target)
-    wanted = [row.path for line in VERBS if VERBS[line] is not Verb.LEAVE for row in diff.rows(line)]
+
+    def compare(looks: Sequence[Look]) -> Diff:
+        back = scan(kernel, (target, source), rules, kernel.empty_base(), looks, control, exact=True)
+        return kernel.diff(kernel.empty_base(), back.source, back.target)
+
+    diff = compare(looks)
+    rows = [row for line in VERBS if VERBS[line] is not Verb.LEAVE for row in diff.rows(line)]
+    wanted = [row.path for row in rows if row.source or not row.target or row.target.kind is not Kind.OTHER]
+    if wanted and len(wanted) < len(rows):  # sockets and the like are not mirrored: nobody removed them
+        diff = compare([Look(path, False) for path in wanted])
     if dry_run or not wanted:
         return Pulled(tuple(wanted), (), ())
     staging = open_staging(state / "pull", Path(os.fsdecode(settings.source)), source.fd)

@@ -800,7 +800,7 @@ def test_of_many_replaced_at_once_the_one_that_is_held_is_kept(scene: Make) -> N
 @pytest.mark.parametrize("count", [1, 150])
 def test_what_is_written_later_into_a_removed_file_is_kept(scene: Make, count: int) -> None:
     names = [f"f{number:03}" for number in range(count)]
-    made = scene({"d": {name: b"x" for name in names}, "stays": b""})
+    made = scene({"d": dict.fromkeys(names, b"x"), "stays": b""})
     made.cycle()
     with open(made.target / "d" / "f000", "ab", buffering=0) as held, open(made.target / "d" / names[-1], "rb"):
         shutil.rmtree(made.source / "d")

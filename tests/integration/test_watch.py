@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 from pathlib import Path
 
@@ -194,6 +195,31 @@ def test_pull_brings_the_containers_edit_back(place: Place) -> None:
         assert (source / "new.txt").read_text() == "new"
         assert watch.flush() == 0
         assert_equal(source, target)
+
+
+def test_a_pull_leaves_sockets_and_the_like_where_they_are(place: Place) -> None:
+    """They are not mirrored: that the target lacks them is nobody's removal."""
+    source, target, home = place
+    (source / "run").mkdir()
+    os.mkfifo(source / "run" / "pipe")
+    os.mkfifo(source / "top")
+    (source / "run" / "gone").write_text("the container removes it")
+    env = environment(home)
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    (target / "run" / "gone").unlink()
+    (target / "run" / "new").write_text("made")
+    (target / "a.txt").write_text("edited")
+    shown = run("pull", str(source), str(target), ".", "--dry-run", "--json", env=env)
+    pulled = {each["path"] for each in json.loads(shown.stdout)["pulled"]}
+    assert pulled == {"a.txt", "run/new", "run/gone"}
+    assert run("pull", str(source), str(target), ".", env=env).returncode == 0
+    assert (source / "a.txt").read_text() == "edited"
+    assert sorted(path.name for path in (source / "run").iterdir()) == ["new", "pipe"]
+    assert stat.S_ISFIFO((source / "top").stat().st_mode)
+    (source / "only").mkdir()
+    os.mkfifo(source / "only" / "pipe")
+    assert "nothing to pull" in run("pull", str(source), str(target), "only/pipe", env=env).stderr
+    assert (source / "only" / "pipe").exists()
 
 
 def test_pull_is_refused_where_the_source_changed(place: Place) -> None:

@@ -24,7 +24,7 @@ REFUSALS = [
     ("SOURCE is a FIFO", ["s |", "t/"], "s", "t", "SOURCE .*s is not a directory"),
     ("TARGET is a file", ["s/", "t"], "s", "t", "TARGET .*t is not a directory"),
     ("TARGET's parent is missing", ["s/"], "s", "no/t", "no, which would hold TARGET, does not exist"),
-    ("TARGET's parent is a file", ["s/", "f"], "s", "f/t", "f, which would hold TARGET, does not exist"),
+    ("TARGET's parent is a file", ["s/", "f"], "s", "f/t", "f, which would hold TARGET, is not a directory"),
     ("both are one path", ["s/"], "s", "s", "same directory"),
     ("both are one path spelt differently", ["s/"], "s", "s/../s/", "same directory"),
     ("TARGET is a link to SOURCE", ["s/", "t -> s"], "s", "t", "same directory"),
@@ -245,3 +245,9 @@ def test_a_source_that_holds_the_state_directory_leaves_it_out(tmp_path, xdg, ke
         assert opened.pair.rules.excluded(b"syncd/x", False)
     finally:
         opened.close()
+
+
+@pytest.mark.parametrize(("source", "target", "name"), [(b"", b"t", "SOURCE"), (b"s", b"", "TARGET")])
+def test_an_empty_argument_is_not_the_current_directory(source: bytes, target: bytes, name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is empty"):
+        resolve(source, target, PLAIN)
