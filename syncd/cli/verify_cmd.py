@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from syncd.cli.options import RULES, with_options
@@ -35,13 +37,16 @@ def command(settings: Settings, source: bytes, target: bytes | None, strict: boo
     kernel = load()
     reading = read(settings, kernel, state, by_content=True)
     base = Baseline(kernel, state, reading=True).base
-    missing: list[bytes] = []
-    different: list[bytes] = []
-    drifted: list[bytes] = []
-    for row in reading.diff.rows(Line.CHANGED):
-        (drifted if _is_drift(row, base) else missing).append(row.path)
-    for row in reading.diff.rows(Line.CONFLICT):
-        (drifted if _is_drift(row, base) else different).append(row.path)
+    rows = {line: reading.diff.rows(line) for line in (Line.CHANGED, Line.CONFLICT)}
+    unread = [row.path for line in rows for row in rows[line] if _is_to_be_read(row, base)]
+    root = kernel.open_root(settings.source)
+    try:
+        digests = dict(zip(unread, kernel.hash_many(root, unread, kernel.control()), strict=True))
+    finally:
+        root.close()
+    drifted = [row.path for line in rows for row in rows[line] if _is_drift(row, base, digests)]
+    theirs = set(drifted)
+    missing, different = ([row.path for row in rows[line] if row.path not in theirs] for line in rows)
     different += [row.path for row in reading.diff.rows(Line.AGREED) if not _same_metadata(row)]
     extra = [row.path for row in reading.diff.rows(Line.MADE)]
     left = [path for path in extra if (known := base.get(path)) is not None and known.kind is not Kind.DIR]
@@ -63,14 +68,23 @@ def command(settings: Settings, source: bytes, target: bytes | None, strict: boo
         raise NotInSync(f"{len(bad)} entries differ")
 
 
-def _is_drift(row: Row, base: Base) -> bool:
+def _is_drift(row: Row, base: Base, digests: Mapping[bytes, bytes | int]) -> bool:
     """The source is what both sides agreed on, so the target is what changed."""
     known = base.get(row.path)
     if known is None or row.source is None or row.source.kind is not known.kind:
         return False
     if known.kind is Kind.FILE:
-        return row.source.seen == known.source or row.source.digest == known.digest
+        digest = row.source.digest or digests.get(row.path)
+        return row.source.seen == known.source or (digest is not None and digest == known.digest)
     return row.source.link == known.link
+
+
+def _is_to_be_read(row: Row, base: Base) -> bool:
+    """A file with another time, say, than both sides agreed on; the comparison had no need of its content."""
+    known = base.get(row.path)
+    if known is None or row.source is None or row.source.kind is not Kind.FILE or known.kind is not Kind.FILE:
+        return False
+    return row.source.digest is None and row.source.seen != known.source
 
 
 def _same_metadata(row: Row) -> bool:

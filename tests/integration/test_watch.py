@@ -197,6 +197,31 @@ def test_pull_brings_the_containers_edit_back(place: Place) -> None:
         assert_equal(source, target)
 
 
+def test_what_the_container_changed_stays_drift_when_the_source_is_written_with_the_same_bytes(place: Place) -> None:
+    source, target, home = place
+    env = environment(home)
+    for name in ("removed", "edited", "news"):
+        (source / name).write_text("agreed")
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    (target / "removed").unlink()
+    (target / "edited").write_text("by the container")
+    for name in ("removed", "edited"):
+        (source / name).write_text("agreed")
+        os.utime(source / name, (1, 1))
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    said = run("verify", str(source), str(target), "--json", env=env)
+    assert said.returncode == 0, said.stdout
+    assert {each["path"] for each in json.loads(said.stdout)["drifted"]} == {"removed", "edited"}
+    (source / "removed").write_text("other")
+    (source / "edited").write_text("other")
+    said = run("verify", str(source), str(target), "--json", env=env)
+    assert said.returncode == 3
+    assert [[each["path"] for each in json.loads(said.stdout)[group]] for group in ("missing", "different")] == [
+        ["removed"],
+        ["edited"],
+    ]
+
+
 def test_a_pull_leaves_sockets_and_the_like_where_they_are(place: Place) -> None:
     """They are not mirrored: that the target lacks them is nobody's removal."""
     source, target, home = place
