@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack, closing
 from typing import Any
 
 import click
 
+from syncd.cli.drift_cmd import WORDS
 from syncd.cli.options import RULES, with_options
 from syncd.cli.output import BYTES, json_option, write_json
 from syncd.errors import NothingRunning, UsageError
+from syncd.model.change import Line
 from syncd.model.entry import Entry
 from syncd.model.path import check, display, is_within, path_fields
 from syncd.model.settings import Settings
@@ -58,27 +61,27 @@ def _relative(given: bytes, settings: Settings) -> bytes:
 def _look(settings: Settings, path: bytes) -> dict[str, Any]:
     from syncd.engine.baseline import Baseline
     from syncd.engine.ignore import compile_rules
+    from syncd.engine.report import problem
+    from syncd.engine.scan import scan
     from syncd.kernel.choose import load
-    from syncd.kernel.contract import Look, Side
+    from syncd.kernel.contract import Look
     from syncd.model.entry import Kind
     from syncd.system.dirs import pair_dir
 
     kernel = load()
     rules = compile_rules(kernel, settings)
     base = Baseline(kernel, pair_dir(settings.source, settings.target), reading=True).base
-    sides: dict[str, Any] = {}
-    is_dir = False
-    for name, where in (("source", settings.source), ("target", settings.target)):
-        root = kernel.open_root(where)
-        try:
-            if name == "source":
-                above = path.rpartition(b"/")[0]
-                kernel.scan(root, rules, Side.SOURCE, base, [Look(path, False), Look(above, False)], kernel.control())
-            state = kernel.stat_many(root, [path])[0]
-        finally:
-            root.close()
-        is_dir = is_dir or (isinstance(state, Entry) and state.kind is Kind.DIR)
-        sides[name] = _entry(state)
+    with ExitStack() as opened:
+        source, target = (
+            opened.enter_context(closing(kernel.open_root(where))) for where in (settings.source, settings.target)
+        )
+        looks = [Look(path, False), Look(path.rpartition(b"/")[0], False)]
+        sight = scan(kernel, (source, target), rules, base, looks, kernel.control(), exact=True)
+        states = [kernel.stat_many(root, [path])[0] for root in (source, target)]
+    diff = kernel.diff(base, sight.source, sight.target)
+    lines = [line for line in Line if line is not Line.SAME and any(row.path == path for row in diff.rows(line))]
+    troubles = [trouble for tree in sight for trouble in tree.troubles if is_within(path, trouble.path)]
+    is_dir = any(isinstance(state, Entry) and state.kind is Kind.DIR for state in states)
     verdict = rules.explain(path, is_dir)
     rule = None
     if verdict is not None:
@@ -90,7 +93,10 @@ def _look(settings: Settings, path: bytes) -> dict[str, Any]:
         "rule": rule,
         "write": settings.write,
         "in_baseline": known is not None,
-        **sides,
+        "line": str(lines[0]) if lines else None,
+        "unreadable": [str(problem(trouble)) for trouble in troubles],
+        "source": _entry(states[0]),
+        "target": _entry(states[1]),
     }
 
 
@@ -125,6 +131,9 @@ def _lines(answer: dict[str, Any]) -> list[str]:
         else:
             lines.append(f"{side}: {entry['kind']}, {entry['size']} bytes, mode {entry['mode']}")
     lines.append("agreed on before" if answer["in_baseline"] else "never mirrored so far")
+    if (line := answer["line"]) in WORDS:
+        lines.append(f"drift: the container {WORDS[line]} it, and the source has not changed there; see syncd pull")
+    lines += [f"unknown: {text}" for text in answer["unreadable"]]
     watch = answer["watch"]
     if watch is None:
         lines.append("nothing watches this pair now")

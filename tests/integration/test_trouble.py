@@ -446,6 +446,7 @@ def test_a_part_that_cannot_be_read(place: Place, tmp_path: Path, number: int) -
         answer = watch.run("flush")
         assert answer.returncode == 3
         assert "d3" in answer.stderr
+        assert "unknown: " in watch.run("explain", "d3/deep/f3").stdout
         now = read_tree(target)
         assert before.keys() - now.keys() == {b"d5/deep/f5"}
         assert {path: now[path] for path in now if path.startswith(b"d3")} == {

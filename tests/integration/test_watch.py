@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,25 @@ def test_what_the_container_changed_stays_drift_when_the_source_is_written_with_
         ["removed"],
         ["edited"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda there: (there / "a.txt").unlink(), "drift: the container removed it"),
+        (lambda there: (there / "a.txt").write_text("mine"), "drift: the container edited it"),
+        (lambda there: None, ""),
+    ],
+)
+def test_explain_says_what_the_container_did(place: Place, change: Callable[[Path], object], said: str) -> None:
+    source, target, home = place
+    env = environment(home)
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    change(target)
+    (target / "made").write_text("mine")
+    text = run("explain", str(source), str(target), "a.txt", env=env).stdout
+    assert said in text if said else "drift" not in text
+    assert "the container made it" in run("explain", str(source), str(target), "made", env=env).stdout
 
 
 def test_a_pull_leaves_sockets_and_the_like_where_they_are(place: Place) -> None:
