@@ -50,7 +50,7 @@ def run(
 
         show_diff(settings, as_json=as_json)
         return
-    if once and _asked_running(settings, as_json):
+    if once and _asked_running(settings, as_json, approve):
         return
     kernel = load()
     opened = open_pair(settings, kernel, lambda text: click.echo(f"syncd: {text}", err=True))
@@ -141,13 +141,14 @@ def _judge_cycle(last: CycleReport) -> None:
         raise NotInSync(f"{len(last.problems)} entries could not be mirrored (they are listed above)")
 
 
-def _asked_running(settings: Settings, as_json: bool) -> bool:
-    """Whether a watch holds the pair; then it ran one full cycle for us."""
+def _asked_running(settings: Settings, as_json: bool, approve: str | None) -> bool:
+    """Whether a watch holds the pair; then it ran one full cycle for us, and let the removals `approve` through."""
     from syncd.control.client import ask
     from syncd.system.dirs import pair_dir
 
     try:
-        done: dict[str, Any] = ask(pair_dir(settings.source, settings.target), "sync", PATIENCE)
+        state = pair_dir(settings.source, settings.target)
+        done: dict[str, Any] = ask(state, "approve", PATIENCE, id=approve) if approve else ask(state, "sync", PATIENCE)
     except NothingRunning:
         return False
     if as_json:

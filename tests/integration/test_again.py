@@ -81,6 +81,11 @@ def test_an_approval_of_nothing_is_said_and_is_no_leave_for_later(place: Place) 
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         eventually(lambda: watch.status()["halt"], "it was approved after all")
         assert (place.target / "f1").exists()
+        waiting = watch.status()["halt"]["id"]
+        code, said = sync(place, "--approve", "0" * len(waiting))
+        assert (code, waiting in said) == (2, True)
+        assert sync(place, "--approve", waiting)[0] == 0
+        assert list(place.target.iterdir()) == []
 
 
 def test_another_source_that_holds_as_much_is_taken(place: Place) -> None:
