@@ -30,7 +30,7 @@ from syncd.errors import SyncdError
 from syncd.model.change import NONE, Batch, Hints
 from syncd.model.path import any_above
 from syncd.model.report import CycleReport, Halt, Problem
-from syncd.system.mounts import Mount, mount_of, mounts_below, open_changes
+from syncd.system.mounts import Mount, mount_of, mounts_below, open_changes, unique_mount_id
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -468,14 +468,18 @@ class Runner:
             now = self._mounts_that_matter()
         except OSError:
             now = ()  # no descriptor is left; a later look finds a difference
-        if now != self._mounts:
+        if now != self._mounts or self.status.halt is not None:
             self._mounts = now
             self._cycle(EVERYTHING)
 
-    def _mounts_that_matter(self) -> tuple[Mount | None, ...]:
-        """What holds the two roots, and what is mounted below the source."""
-        source, target = self.pair.settings.source, self.pair.settings.target
-        return mount_of(source), mount_of(target), *mounts_below(source)
+    def _mounts_that_matter(self) -> tuple[Mount | int | None, ...]:
+        """What holds the two roots, and what is mounted below the source.
+
+        With numbers that are not given twice: one filesystem may have gone and another one come between two looks.
+        """
+        roots = self.pair.settings.source, self.pair.settings.target
+        numbers = [unique_mount_id(root) if os.path.exists(root) else 0 for root in roots]
+        return *numbers, *(mount_of(root) for root in roots), *mounts_below(roots[0])
 
     # Commands (in the engine thread) -----------------------------------------------------------------
 

@@ -49,8 +49,8 @@ class Pair:
         self.number = 0
         self.trusted = True  # whether fingerprints of the target are believed
         self.calm = False  # a cycle may go without the guards' memory: no doubt, and the first full cycle has ended
-        self.replaced = False  # the source root is another directory than the one first seen
-        self.foreign = False  # … and on another filesystem, or made anew: none of its times vouch for a removal
+        self.foreign = False  # the source root was made anew, or on another filesystem: its times vouch for no removal
+        self._moved = False  # it is another inode than the one first seen
         self._another = False  # it is another one than in the last run
         self._births: list[tuple[int, int]] = []  # of both roots
         self.lying = _lies(settings.source)
@@ -85,8 +85,13 @@ class Pair:
             self._seen = [source, target]
         if target != self._seen[1]:
             return Halt("the target is another directory than before; start syncd anew if that is meant")
-        self.replaced = source != self._seen[0] or self._another
+        self._moved = source != self._seen[0]
         return None
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the source root is another directory than the one first seen, or than that of the last run."""
+        return self._moved or self.foreign or self._another
 
     def recognise(self, roots: Roots | Halt) -> Roots | Halt:
         """Tell them also from roots of other filesystems at the same device and inode. Raises OSError."""
@@ -97,7 +102,6 @@ class Pair:
         if births[1] != self._births[1]:
             return Halt("the target is on another filesystem than before; start syncd anew if that is meant")
         self.foreign = births[0] != self._births[0] or self._another
-        self.replaced |= self.foreign
         return roots
 
     def expect_another_source(self) -> None:
@@ -310,7 +314,7 @@ class Pair:
         if self.replaced:
             self._seen[0] = (roots[0].device, roots[0].inode)
             self._births[0] = birth(roots[0].fd)
-            self.replaced = self.foreign = self._another = False
+            self._moved = self.foreign = self._another = False
         if batch.everything and (source := identity(self.settings.source)) != self._identity:
             self._identity = source
             self.baseline.note(source=source)
