@@ -93,6 +93,8 @@ def test_the_edit_of_a_file_that_is_just_replaced_is_kept(place: Place, count: i
 
     sync_with_an_edit(place, f"publish-linked:{(count + 1) // 2}", linked)
     assert EDIT in everything(place)
+    done = run("sync", str(place.source), str(place.target), env=environment(place.home))
+    assert EDIT in everything(place), done.stderr
     assert all((place.target / name).read_text() == "2\n" for name in names)
     staging = (place.home / "state").rglob("staging/*")
     assert [path.name for path in staging] == ["conflicts"]
