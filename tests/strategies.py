@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,10 @@ def edit(top: Path, change: tuple[str, bytes, Any]) -> None:
     where = os.fsencode(top) + b"/" + path
     try:
         if do == "put":
-            remove(where)
+            remove(top, where)
             build(os.path.dirname(where), {os.path.basename(where): argument})
         elif do == "remove":
-            remove(where)
+            remove(top, where)
         elif do == "touch":
             os.utime(where, ns=(argument, argument), follow_symlinks=False)
         elif do == "chmod" and not os.path.islink(where):
@@ -79,9 +79,16 @@ def edit(top: Path, change: tuple[str, bytes, Any]) -> None:
         pass
 
 
-def remove(path: bytes) -> None:
-    """Remove whatever stands at a path."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    elif os.path.lexists(path):
-        os.unlink(path)
+def remove(top: Path, path: bytes) -> None:
+    """Remove whatever stands at a path. Directories are moved away, so that chance gives no new one their inodes."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        if os.path.lexists(path):
+            os.unlink(path)
+        return
+    for above, directories, files in os.walk(path, topdown=False):
+        for name in files:
+            os.unlink(above + b"/" + name)
+        for name in directories:
+            if os.path.islink(above + b"/" + name):
+                os.unlink(above + b"/" + name)
+        os.rename(above, os.fsencode(tempfile.mkdtemp(prefix="removed-", dir=top.parent)))
