@@ -126,8 +126,8 @@ def sweep(staging: Staging, is_own: Callable[[int, str], bool], aside: bytes) ->
             continue
         try:
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging.fd)
-        except NotADirectoryError:
-            continue  # not of syncd's making
+        except OSError:
+            continue  # not of syncd's making: a container can reach a staging inside its mirror
         try:
             saved += _sweep(fd, staging.fd, is_own, os.fsdecode(aside))
         finally:

@@ -78,6 +78,21 @@ impl<'a> Hand<'a> {
         }
     }
 
+    /// The first name for an old entry that `give` does not find taken.
+    fn old_name(
+        &self,
+        bench: Bench<'_>,
+        give: impl Fn(&[u8]) -> Result<(), Errno>,
+    ) -> Result<Vec<u8>, Errno> {
+        loop {
+            let old = bench.old_name(self.shop.number());
+            match give(&old) {
+                Err(Errno::EXIST) => {} // left by a call that was killed
+                done => return done.map(|()| old),
+            }
+        }
+    }
+
     /// Rename a new entry over an old one, of which a second name is kept until it was looked at.
     pub fn swap(
         &mut self,
@@ -87,18 +102,15 @@ impl<'a> Hand<'a> {
         fresh: &Fresh<'_>,
     ) -> Result<Meta, Miss> {
         let olds = self.olds(bench);
-        let old = loop {
-            let old = bench.old_name(self.shop.number());
-            match retry(|| fs::linkat(spot.dir, spot.name, olds, old.as_slice(), AtFlags::empty()))
-            {
-                Ok(()) => break old,
-                Err(Errno::EXIST) => {} // left by a call that was killed
-                Err(Errno::NOENT) => return Err(Miss::Halt(Halt::Changed)),
-                Err(errno) if errno == Errno::XDEV || stops_slice(errno) => {
-                    return Err(missed("link")(errno));
-                }
-                Err(_) => return self.swap_by_moving(spot, expected, bench, fresh),
+        let link =
+            |old: &[u8]| retry(|| fs::linkat(spot.dir, spot.name, olds, old, AtFlags::empty()));
+        let old = match self.old_name(bench, link) {
+            Ok(old) => old,
+            Err(Errno::NOENT) => return Err(Miss::Halt(Halt::Changed)),
+            Err(errno) if errno == Errno::XDEV || stops_slice(errno) => {
+                return Err(missed("link")(errno));
             }
+            Err(_) => return self.swap_by_moving(spot, expected, bench, fresh),
         };
         crash::pass("publish-linked");
         if let Err(errno) =
@@ -185,15 +197,12 @@ impl<'a> Hand<'a> {
         fresh: &Fresh<'_>,
     ) -> Result<Meta, Miss> {
         let olds = self.olds(bench);
-        let old = loop {
-            let old = bench.old_name(self.shop.number());
-            match rename_new(spot.dir, spot.name, olds, &old) {
-                Ok(()) => break old,
-                Err(Errno::EXIST) => {}
-                Err(Errno::NOENT) => return Err(Miss::Halt(Halt::Changed)),
-                Err(errno) => return Err(missed("rename")(errno)),
-            }
-        };
+        let old = self
+            .old_name(bench, |old| rename_new(spot.dir, spot.name, olds, old))
+            .map_err(|errno| match errno {
+                Errno::NOENT => Miss::Halt(Halt::Changed),
+                errno => missed("rename")(errno),
+            })?;
         crash::pass("publish-linked");
         let same = stat_at(olds, &old, false).is_ok_and(|was| was.print.same_but_ctime(expected));
         let put = if same {
