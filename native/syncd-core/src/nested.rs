@@ -3,6 +3,7 @@
 //! Directories are shared between handles and copied only when one that is shared is changed, so a
 //! copy of a whole tree is one pointer and a change to it costs the directories on its way.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::path;
@@ -55,8 +56,11 @@ impl<V> Dir<V> {
 
     /// Where a name stands, or where it would.
     pub fn find(&self, name: &[u8]) -> Result<usize, usize> {
-        match self.kids.last() {
-            Some(last) if self.name(last) < name => Err(self.kids.len()), // sorted input appends
+        // Sorted input appends, and then goes below what it appended.
+        let last = self.kids.last().map(|last| self.name(last).cmp(name));
+        match last {
+            Some(Ordering::Less) => Err(self.kids.len()),
+            Some(Ordering::Equal) => Ok(self.kids.len() - 1),
             _ => self.kids.binary_search_by(|kid| self.name(kid).cmp(name)),
         }
     }
@@ -282,15 +286,16 @@ impl<V: Clone> Nested<V> {
 
     /// Forget what lies below a path, not the path.
     pub fn remove_below(&mut self, path: &[u8]) {
+        if self.dir(path).is_none() {
+            return;
+        }
         let mut lost = 0;
         let mut walk = self.walk(path);
         while let Some((_, kid)) = walk.next() {
             lost += usize::from(kid.value.is_some());
         }
         self.count -= lost.min(self.count);
-        if self.dir(path).is_some() {
-            self.forget_below(path);
-        }
+        self.forget_below(path);
     }
 
     fn forget_below(&mut self, path: &[u8]) {
