@@ -6,11 +6,11 @@ import os
 import re
 import select
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from syncd.kernel.choose import load
-from syncd.kernel.contract import Kernel, Rules, RuleSource
+from syncd.kernel.contract import Kernel, Rules, RuleSource, Tree
 from syncd.model.change import Hints
 from syncd.model.path import any_above
 from syncd.watchers.base import Coverage, Watcher
@@ -45,7 +45,12 @@ def make(name: str, path: bytes, kernel: Kernel, monkeypatch) -> Watcher:
 
 def kernel_for(name: str) -> Kernel:
     """A kernel whose rules the watcher of that name understands; "poll, native" sweeps with the native one."""
-    return load("native" if name == "inotify" or name.endswith(", native") else "pure")
+    return load("native" if name.startswith("inotify") or name.endswith(", native") else "pure")
+
+
+def scans(name: str) -> bool:
+    """Whether the watcher of that name covers in one walk with the scan."""
+    return name.endswith(", scanning")
 
 
 def covers(hints: Hints, path: bytes) -> bool:
@@ -54,23 +59,29 @@ def covers(hints: Hints, path: bytes) -> bool:
 
 
 class Ear:
-    """A watcher that covers a source, and everything it has said since."""
+    """A watcher that covers a source, and everything it has said since. `scans`: it does so in one walk with the scan."""
 
-    def __init__(self, watcher: Watcher, kernel: Kernel, source: Path) -> None:
+    def __init__(self, watcher: Watcher, kernel: Kernel, source: Path, *, scans: bool = False) -> None:
         self.watcher = watcher
+        self.scans = scans
         self.kernel = kernel
         self.source = os.fsencode(source)
         self.rules = self.compile()
         self.hints = Hints()
+        self.tree: Tree | None = None  # the last scan's
 
     def compile(self, patterns: bytes = PATTERNS) -> Rules:
         return self.kernel.compile_rules((), (b".gitignore",), (RuleSource("test", patterns),), ())
 
-    def cover(self, paths: Iterable[bytes] | None = None, rules: Rules | None = None) -> Coverage:
+    def cover(self, rules: Rules | None = None) -> Coverage:
         self.rules = rules or self.rules
         root = self.kernel.open_root(self.source)
         try:
-            return self.watcher.cover(root, self.rules, None if paths is None else list(paths))
+            if not self.scans:
+                return self.watcher.cover(root, self.rules)
+            base, control = self.kernel.empty_base(), self.kernel.control()
+            covered, self.tree = self.watcher.scan(root, self.rules, base, control, False)
+            return covered
         finally:
             root.close()
 

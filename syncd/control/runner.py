@@ -368,7 +368,8 @@ class Runner:
         """Watch everything anew and look at everything."""
         self._show(state=State.STARTING if self.status.cycles == 0 else State.APPLYING)
         self.pair.recompile()
-        done = self._try(batch, cover=True)
+        done = self._try(batch)
+        self._look_at_locks(time.monotonic())
         root_fails = done.halt is not None and not done.halt.id
         if (identity := self.pair.guard.approved) and not root_fails and not self.pair.doubted:
             self.pair.guard.approved = ""  # it must not let through what comes later
@@ -377,20 +378,14 @@ class Runner:
             )
         return self._after(done, batch)
 
-    def _try(
-        self, batch: Batch, *, cover: bool = False, patient: bool = False, sight: Sight | None = None
-    ) -> CycleReport:
+    def _try(self, batch: Batch, *, patient: bool = False, sight: Sight | None = None) -> CycleReport:
         """One cycle. No descriptor left, a state directory without room: that halts a watch and does not end it."""
         try:
             if self.hurry and (done := express(self.pair, batch, patient=patient)) is not None:
                 return done
+            watch = self.watch if batch.everything else None
             with self.watch.attended():
-                if cover:
-                    with self.pair.roots() as roots:
-                        if not isinstance(roots, Halt):
-                            self.watch.cover(roots[0], self.pair.rules)
-                    self._look_at_locks(time.monotonic())
-                return cycle(self.pair, batch, patient=patient, announce=self.announce, sight=sight)
+                return cycle(self.pair, batch, patient=patient, announce=self.announce, sight=sight, watch=watch)
         except OSError as error:
             if self.once or self.status.cycles == 0:
                 raise

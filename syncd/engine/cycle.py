@@ -15,6 +15,7 @@ from syncd.engine.pair import Pair, Roots
 from syncd.engine.plan import POLICIES, plan_mirror
 from syncd.engine.report import report, report_halt, report_lone
 from syncd.engine.scan import Sight, is_bare, looks, scan
+from syncd.engine.watch import Watch
 from syncd.kernel.contract import Diff
 from syncd.model.change import Batch, Hints, Line
 from syncd.model.report import CycleReport, Halt
@@ -32,10 +33,12 @@ def cycle(
     patient: bool = False,
     announce: Announce | None = None,
     sight: Sight | None = None,
+    watch: Watch | None = None,
 ) -> CycleReport:
     """Make the target equal to the source where `batch` says.
 
-    `sight` is what was seen there (`look`) after all that `batch` tells of, if anybody looked. `patient` takes also files that somebody holds open, if two reads 30 ms apart agree.
+    `sight` is what was seen there (`look`) after all that `batch` tells of, if anybody looked. `watch`: have everything watched anew
+    before it is looked at, in a batch of everything. `patient` takes also files that somebody holds open, if two reads 30 ms apart agree.
     Blocks on the disk. Raises FirstMeeting and what `announce` raises, before anything is written;
     OSError when the journal cannot be written. Whatever happened to single paths is in the report.
     """
@@ -49,7 +52,7 @@ def cycle(
         if batch.moves and not full:
             rename_moved(pair.kernel, roots, pair.rules, pair.baseline, batch.moves, pair.control)
         if sight is None or full:
-            sight = _scan(pair, roots, batch, full=full)
+            sight = _scan(pair, roots, batch, full=full, watch=watch)
         diff = pair.diff(sight, roots, batch)
         plan = plan_mirror(
             diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
@@ -93,10 +96,12 @@ def look_ahead(pair: Pair, batch: Batch) -> Sight | None:
         return _scan(pair, roots, batch, full=False)
 
 
-def _scan(pair: Pair, roots: Roots, batch: Batch, *, full: bool) -> Sight:
+def _scan(pair: Pair, roots: Roots, batch: Batch, *, full: bool, watch: Watch | None = None) -> Sight:
+    base, force = pair.baseline.base, pair.lying is not None
+    source = watch.scan(pair.kernel, roots[0], pair.rules, base, pair.control, force) if watch is not None else None
     return scan(
-        pair.kernel, roots, pair.rules, pair.baseline.base, None if full else looks(batch), pair.control,
-        force=pair.lying is not None, trusted=pair.trusted or not full,
+        pair.kernel, roots, pair.rules, base, None if full else looks(batch), pair.control,
+        force=force, trusted=pair.trusted or not full, source=source,
     )  # fmt: skip
 
 

@@ -33,12 +33,15 @@ def scan(
     force: bool = False,
     exact: bool = False,
     trusted: bool = True,
+    source: Tree | None = None,
 ) -> Sight:
     """Look at both sides. Blocks on the disk; OSError only where a root itself fails.
 
-    `exact` hashes whatever is in doubt; not `trusted`: no fingerprint of the target is believed.
+    `exact` hashes whatever is in doubt; not `trusted`: no fingerprint of the target is believed. `source` is what was seen
+    of it, if somebody looked there already.
     """
-    source = kernel.scan(roots[0], rules, Side.SOURCE, base, scope, control, force)
+    if source is None:
+        source = kernel.scan(roots[0], rules, Side.SOURCE, base, scope, control, force)
     believed = base if trusted else kernel.empty_base()
     target = kernel.scan(roots[1], rules, Side.TARGET, believed, source, control)
     source, target = kernel.digest(base, source, target, roots, control, exact or not trusted)

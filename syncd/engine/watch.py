@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from syncd.engine.vcs import KNOWN, control_directories
-from syncd.kernel.contract import Root, Rules
+from syncd.kernel.contract import Base, Control, Kernel, Root, Rules, Side, Tree
 from syncd.watchers.base import Coverage, Watcher
 
 
@@ -19,10 +19,16 @@ class Watch:
         self.coverage = Coverage(0)
         self._attended = 0
 
-    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None = None) -> None:
-        """Watch before the scan of the same places. Blocks on the disk."""
-        self.coverage = self.watcher.cover(root, rules, paths)
-        self.watch_locks(root)
+    def scan(self, kernel: Kernel, root: Root, rules: Rules, base: Base, control: Control, force: bool) -> Tree:
+        """Watch everything anew and look at it: `Kernel.scan` of the whole source. Raises as that does."""
+        if self.watcher.scan is not None:
+            self.coverage, tree = self.watcher.scan(root, rules, base, control, force)
+            self.watch_locks(root)
+        else:
+            self.coverage = self.watcher.cover(root, rules)
+            self.watch_locks(root)
+            tree = kernel.scan(root, rules, Side.SOURCE, base, None, control, force)
+        return tree
 
     def watch_locks(self, root: Root) -> None:
         """Watch where locks are, and where such places appear (`git init`). To be called again when one did."""

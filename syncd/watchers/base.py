@@ -7,10 +7,10 @@ it that is `deep`, or by a rescan, within `bound` seconds.
 from __future__ import annotations
 
 import select
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from syncd.kernel.contract import Base, Control, Outcomes, PlaceOptions, Root, Rules
+from syncd.kernel.contract import Base, Control, Outcomes, PlaceOptions, Root, Rules, Tree
 from syncd.model.change import Hints, Line
 from syncd.model.plan import Verb
 
@@ -78,6 +78,16 @@ class Mirror(Protocol):
         """
 
 
+class WatchedScan(Protocol):
+    """The body of `Watcher.scan`."""
+
+    def __call__(self, root: Root, rules: Rules, known: Base, control: Control, force: bool) -> tuple[Coverage, Tree]:
+        """`cover`, and `Kernel.scan` of everything in the source: each directory is watched before it is listed.
+
+        Raises as that does; what was watched until then stays so. Cancelled, it drops no watch.
+        """
+
+
 class Watcher(Protocol):
     """Made for one source path; watches nothing until `cover`.
 
@@ -94,13 +104,17 @@ class Watcher(Protocol):
     def mirror(self) -> Mirror | None:
         """Mirrors lone saves while it waits; None: it cannot, or not now. May change in `cover`."""
 
-    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
-        """Watch every directory at and below `paths` (None: the root), but none that is excluded.
+    @property
+    def scan(self) -> WatchedScan | None:
+        """Covers and scans in one walk; None: it cannot."""
 
-        Called before the scan of the same places, so that nothing falls between. Teaches `rules` the
-        rule files it passes. New `rules` replace the old ones, also for directories that appear later;
-        watches on directories that are excluded now are dropped when `paths` is None. A directory that
-        appears later is watched, with all below it, before the hint on it (deep) is given.
+    def cover(self, root: Root, rules: Rules) -> Coverage:
+        """Watch every directory of the source, but none that is excluded.
+
+        Called before a scan of everything, so that nothing falls between. Teaches `rules` the rule files
+        it passes. New `rules` replace the old ones, also for directories that appear later; watches on
+        directories that are excluded now are dropped. A directory that appears later is watched, with
+        all below it, before the hint on it (deep) is given.
         """
 
     def watch_locks(self, root: Root, directory: bytes, names: Collection[bytes]) -> None:

@@ -6,16 +6,19 @@ import contextlib
 import errno
 import os
 import select
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
-from syncd.kernel.contract import Kernel, Root, Rules
+from syncd.kernel.contract import Base, Control, Kernel, Root, Rules, Side, Tree
 from syncd.model.change import Hints
 from syncd.model.path import ancestors, display
 from syncd.system.limits import shortage
 from syncd.system.mounts import events_lie, mounts_below
-from syncd.watchers.base import Coverage, Mirror, Watcher
-from syncd.watchers.poll import PollWatcher
+from syncd.watchers.base import Coverage, Mirror, WatchedScan, Watcher
 from syncd.watchers.words import Words
+
+if TYPE_CHECKING:
+    from syncd.watchers.poll import PollWatcher
 
 _POLLED = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EEXIST)
 
@@ -44,25 +47,42 @@ class Joined:
         self._either.register(self._polled, select.EPOLLIN)
         self.fd = self._either.fileno()
 
-    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
+    @property
+    def scan(self) -> WatchedScan | None:
         """See the protocol."""
-        covered = self._inner.cover(root, rules, paths)
+        return None if self._inner.scan is None else self._scan
+
+    def _scan(self, root: Root, rules: Rules, known: Base, control: Control, force: bool) -> tuple[Coverage, Tree]:
+        assert self._inner.scan is not None
+        covered, tree = self._inner.scan(root, rules, known, control, force)
+        self._poll_the_rest(covered, root, rules)
+        if self._poll is not None:  # it knows only what came after its first sweep
+            tree = self._kernel.scan(root, rules, Side.SOURCE, known, None, control, force)
+        return covered, tree
+
+    def cover(self, root: Root, rules: Rules) -> Coverage:
+        """See the protocol."""
+        covered = self._inner.cover(root, rules)
+        self._poll_the_rest(covered, root, rules)
+        return covered
+
+    def _poll_the_rest(self, covered: Coverage, root: Root, rules: Rules) -> None:
         refused = covered.refused if covered.errno in _POLLED else ()
         lying = self._lying(rules)
-        kept = self._places if paths is not None else ()
-        self._places = tops({*refused, *lying, *kept})
+        self._places = tops({*refused, *lying})
         self._tell(covered, lying)
         if not self._places:
             self._end_polling()
-            return covered
+            return
         if self._poll is None:
+            from syncd.watchers.poll import PollWatcher  # late: few need it, and it loads concurrent.futures
+
             self._poll = PollWatcher(self._path, self._kernel, next(iter(lying.values()), ""))
             self._polled.register(self._poll.fd, select.EPOLLIN)
             self.read, self.mirror = self._read_both, None
         self._poll.restrict(self._places)
-        self._poll.cover(root, rules, paths)
+        self._poll.cover(root, rules)
         self.bound = max(self._inner.bound, self._poll.bound)
-        return covered
 
     def watch_locks(self, root: Root, directory: bytes, names: Collection[bytes]) -> None:
         """See the protocol. Where directories are polled, this one may be short of a watch as well."""

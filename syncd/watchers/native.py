@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from syncd._native import Watcher
-from syncd.kernel.contract import Base, Root, Rules
+from syncd.kernel.contract import Base, Control, Root, Rules, Tree
 from syncd.watchers.base import Coverage, Lone, Mirrored, Save
 
 
@@ -26,9 +26,14 @@ class NativeWatcher:
         self.fd: int = self._native.fd
         self.read = self.drain = self._native.read  # nothing stands between the caller and the words
 
-    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
+    def cover(self, root: Root, rules: Rules) -> Coverage:
         """See the protocol."""
-        return Coverage(*self._native.cover(root.fd, rules, paths))
+        return Coverage(*self._native.cover(root.fd, rules))
+
+    def scan(self, root: Root, rules: Rules, known: Base, control: Control, force: bool) -> tuple[Coverage, Tree]:
+        """See the protocol."""
+        covered, tree = self._native.scan(root, rules, known, control, force)
+        return Coverage(*covered), tree
 
     def watch_locks(self, root: Root, directory: bytes, names: Collection[bytes]) -> None:
         """See the protocol."""

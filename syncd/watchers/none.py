@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from syncd.kernel.contract import Root, Rules
 from syncd.model.change import Hints
@@ -15,11 +15,11 @@ class NoWatcher:
 
     name = "none"
     message: str | None = None
-    mirror = None
+    mirror = scan = None
     bound = 0.0
     fd = -1
 
-    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
+    def cover(self, root: Root, rules: Rules) -> Coverage:
         """Nothing to cover."""
         return Coverage(0)
 

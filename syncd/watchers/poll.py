@@ -7,7 +7,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class PollWatcher:
 
     name = "poll"
     message: str | None = None
-    mirror = None
+    mirror = scan = None
 
     def __init__(self, path: bytes, kernel: Kernel, fstype: str = "", least: float = LEAST) -> None:
         self._path = path
@@ -73,7 +73,7 @@ class PollWatcher:
         self._sweeping = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:  # noqa: ARG002
+    def cover(self, root: Root, rules: Rules) -> Coverage:  # noqa: ARG002
         """See the protocol. The first call sweeps, so that later sweeps have something to compare with."""
         self._rules = rules
         if self._before.tree is None:

@@ -42,7 +42,7 @@ class PyinotifyWatcher:
 
     name = "pyinotify"
     message: str | None = None
-    mirror = None
+    mirror = scan = None
     bound = 0.0
 
     def __init__(self, path: bytes) -> None:
@@ -61,7 +61,7 @@ class PyinotifyWatcher:
 
     # Calls ---------------------------------------------------------------------------------------
 
-    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
+    def cover(self, root: Root, rules: Rules) -> Coverage:
         """See the protocol."""
         with self._call() as usable:
             if not usable:
@@ -69,12 +69,7 @@ class PyinotifyWatcher:
             self._rules = rules
             self._identity = (root.device, root.inode)
             self._refused.clear()
-            if paths is None:
-                self._refresh(root.fd, [b""])
-            else:
-                for path in paths:
-                    if not rules.excluded(path, True):
-                        self._walk(root.fd, path)
+            self._refresh(root.fd, [b""])
             return Coverage(len(self._paths), tuple(self._refused), _worst(self._refused.values()))
 
     def watch_locks(self, root: Root, directory: bytes, names: Collection[bytes]) -> None:

@@ -62,7 +62,7 @@ class WatchdogWatcher:
     """
 
     message: str | None = None
-    mirror = None
+    mirror = scan = None
 
     def __init__(self, path: bytes, polling: bool = False) -> None:
         self.name = "watchdog-poll" if polling else "watchdog"
@@ -80,16 +80,13 @@ class WatchdogWatcher:
         LOGGER.addHandler(self._log)
         _watchers.add(self)
 
-    def cover(self, root: Root, rules: Rules, paths: Sequence[bytes] | None) -> Coverage:
-        """See the protocol. The watch is recursive: only the first call and those for everything set it."""
+    def cover(self, root: Root, rules: Rules) -> Coverage:
+        """See the protocol. The watch is recursive."""
         self._rules = rules
-        if paths is None:
-            self._restart()
+        self._restart()
         visited: list[bytes] = []
         refused: dict[bytes, int] = {}
-        for path in [b""] if paths is None else paths:
-            if not path or not rules.excluded(path, True):
-                self._teach(root.fd, path, visited, refused)
+        self._teach(root.fd, b"", visited, refused)
         return Coverage(len(visited), tuple(refused), next(iter(refused.values()), 0))
 
     def watch_locks(self, root: Root, directory: bytes, names: Collection[bytes]) -> None:  # noqa: ARG002

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from syncd.kernel.contract import Root, Rules
 from syncd.watchers import choose as choosing
+from syncd.watchers.base import Coverage
 from syncd.watchers.choose import choose
 from syncd.watchers.poll import PollWatcher
-from tests.watching import Ear, kernel_for, make
+from tests.watching import Ear, kernel_for, make, scans
 
 LIMIT = Path("/proc/sys/user/max_inotify_watches")
 QUEUES = Path("/proc/sys/user/max_inotify_instances")
@@ -30,15 +33,18 @@ def main(name: str, place: Path) -> None:
             ear.cover()
             assert ear.watcher.name == "watchdog-poll"
         else:
-            alone = Ear(make(name, os.fsencode(source), kernel, patch), kernel, source)
+            alone = Ear(make(name, os.fsencode(source), kernel, patch), kernel, source, scans=scans(name))
             covered = alone.cover()
             assert (covered.watched, len(covered.refused), covered.errno) == (20, 41, errno.ENOSPC), covered
             alone.watcher.close()
             patch.setattr("syncd.watchers.poll.LEAST", 0.05)
             patch.setattr(choosing, "events_lie", lambda _: None)
-            watcher, _ = choose(name, os.fsencode(source), kernel)
-            ear = Ear(watcher, kernel, source)
-            ear.cover()
+            watcher, _ = choose(name.partition(", ")[0], os.fsencode(source), kernel)
+            ear = Ear(watcher, kernel, source, scans=scans(name))
+            with pytest.MonkeyPatch.context() as late:
+                late.setattr(PollWatcher, "cover", after_a_change(source))
+                ear.cover()
+            assert ear.tree is None or ear.tree.get(b"d29/late") is not None
             message = watcher.message
             assert "61 directories" in message, message
             assert "sudo sysctl user.max_inotify_watches=" in message, message
@@ -54,6 +60,17 @@ def main(name: str, place: Path) -> None:
             assert isinstance(watcher, PollWatcher)
             assert "max_user_instances" in reason or "max_inotify_instances" in reason, reason
             watcher.close()
+
+
+def after_a_change(source: Path) -> Callable[[PollWatcher, Root, Rules], Coverage]:
+    """`PollWatcher.cover`, with a change before its first sweep, which it can not tell of."""
+    cover = PollWatcher.cover
+
+    def changed(poll: PollWatcher, root: Root, rules: Rules) -> Coverage:
+        (source / "d29/late").write_bytes(b"")
+        return cover(poll, root, rules)
+
+    return changed
 
 
 def check_all(ear: Ear, source: Path) -> None:

@@ -20,14 +20,14 @@ import pytest
 from syncd.model.change import Hints
 from syncd.system.mounts import mount_of
 from tests.machine import eventually
-from tests.watching import EVENTS, Ear, below, covers, kernel_for, make, watched_below
+from tests.watching import EVENTS, Ear, below, covers, kernel_for, make, scans, watched_below
 
 # The package watchdog says so when it meets a new directory twice; pytest would end its thread for that.
 pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
 
 WATCHERS = ["pyinotify", "watchdog", "watchdog-poll", "poll"]
 if importlib.util.find_spec("syncd._native"):
-    WATCHERS += ["inotify", "poll, native"]
+    WATCHERS += ["inotify", "inotify, scanning", "poll, native"]
 
 
 def only(*names: str) -> pytest.MarkDecorator:
@@ -62,7 +62,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def ear(name, source, monkeypatch) -> Iterator[Ear]:
     kernel = kernel_for(name)
-    ear = Ear(make(name, os.fsencode(source), kernel, monkeypatch), kernel, source)
+    ear = Ear(make(name, os.fsencode(source), kernel, monkeypatch), kernel, source, scans=scans(name))
     ear.cover()
     yield ear
     ear.watcher.close()
@@ -385,13 +385,6 @@ def test_rule_files_of_new_directories_are_learnt(ear, source, tmp_path):
     assert hints.rescan or not {b"t/secret", b"t/sub/hidden"} & (hints.ready | hints.waiting)
 
 
-def test_a_part_is_covered_anew(ear, source):
-    ear.cover([b"d", b"absent", b"ignored", b"f", b"d/e"])
-    (source / "d/e/new").write_bytes(b"")
-    (source / "new").write_bytes(b"")
-    ear.expect(b"d/e/new", b"new")
-
-
 # --- version control locks -------------------------------------------------------------------------
 
 
@@ -613,7 +606,7 @@ def test_no_descriptor_is_left_below_the_source(name, source, monkeypatch):
 def test_no_thread_is_left(name, source, monkeypatch):
     kernel = kernel_for(name)
     before = set(threading.enumerate())
-    ear = Ear(make(name, os.fsencode(source), kernel, monkeypatch), kernel, source)
+    ear = Ear(make(name, os.fsencode(source), kernel, monkeypatch), kernel, source, scans=scans(name))
     ear.cover()
     ear.watcher.close()
     left = set(threading.enumerate()) - before

@@ -243,7 +243,7 @@ mod tests {
             let nested = vec![b".rules".to_vec()];
             let rules = Arc::new(Ignore::new([&b"ignored"[..]], nested, [], BTreeSet::new()));
             let its = Arc::clone(&rules) as Arc<dyn Excluder + Send>;
-            watcher.cover(pair.root("source").fd(), its, None).unwrap();
+            watcher.cover(pair.root("source").fd(), its).unwrap();
             let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
             let other = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
             let data = epoll::EventData::new_u64(other.as_raw_fd() as u64);

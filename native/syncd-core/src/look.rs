@@ -23,9 +23,26 @@ pub struct Ways<'a> {
     pub control: &'a Control,
     /// Ask the files' server.
     pub force: bool,
+    /// Who is told of the directories on the way, if anybody.
+    pub visitor: Option<&'a dyn Visitor>,
     /// Files that changed at this time or later (nanoseconds since 1970) are in doubt, whatever their fingerprints say.
     pub doubtful: i64,
 }
+
+/// What a visitor knows a directory by, or why it does not.
+pub type Mark = std::result::Result<i32, Errno>;
+
+/// Goes along with a walk over everything. Several threads may call it.
+pub trait Visitor: Sync {
+    /// `dir` is open and about to be listed; it stands at `path`, in the directory that it knows by `above`.
+    fn enter(&self, above: Mark, dir: BorrowedFd<'_>, path: &[u8]) -> Mark;
+
+    /// A directory could not be looked into, in the one that it knows by `above`.
+    fn miss(&self, above: Mark, path: &[u8], errno: Errno);
+}
+
+/// Above the root.
+pub const TOP: Mark = Ok(0);
 
 /// Files that changed within so many nanoseconds are in doubt when they are named.
 pub const RECENT: i64 = 5_000_000_000;

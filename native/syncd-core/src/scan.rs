@@ -14,7 +14,7 @@ use crate::dirs::{Reached, Root, THROUGH, open_below, stat_at, stat_fd};
 use crate::entry::{Kind, Meta, Seen, Side};
 use crate::error::{Error, Result, means_absent};
 use crate::exclude::Excluder;
-use crate::look::{RECENT, Ways};
+use crate::look::{RECENT, Visitor, Ways};
 use crate::path;
 use crate::tree::{Look, Tree, tally};
 use crate::walk::{blame, names, walk};
@@ -35,17 +35,13 @@ pub fn scan(
         side,
         control,
         force,
+        visitor: None,
         doubtful: match (side, scope) {
             (Side::Source, Some(_)) => now() - RECENT,
             _ => i64::MAX,
         },
     };
-    let mut scan = Scan {
-        ways,
-        known,
-        tree: Tree::new(side, None),
-        reached: Reached::new(root.fd()),
-    };
+    let mut scan = Scan::new(ways, known);
     match scope {
         Some(scope) if !scope.iter().any(|look| look.deep && look.path.is_empty()) => {
             let (groups, left) = bulk::groups(ways, known, scope);
@@ -62,9 +58,30 @@ pub fn scan(
         }
         _ => scan.everything()?,
     }
-    root.check()?;
-    scan.tree.finish();
-    Ok(scan.tree)
+    scan.end()
+}
+
+/// Read everything below the root of a source, and have a visitor go along.
+pub fn scan_visited(
+    root: &Root,
+    rules: &dyn Excluder,
+    known: &Base,
+    control: &Control,
+    force: bool,
+    visitor: &dyn Visitor,
+) -> Result<Tree> {
+    let ways = Ways {
+        root,
+        rules,
+        side: Side::Source,
+        control,
+        force,
+        visitor: Some(visitor),
+        doubtful: i64::MAX,
+    };
+    let mut scan = Scan::new(ways, known);
+    scan.everything()?;
+    scan.end()
 }
 
 type Places = Vec<(Vec<u8>, bool)>;
@@ -136,7 +153,22 @@ struct Scan<'a> {
     reached: Reached<'a>,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(ways: Ways<'a>, known: &'a Base) -> Self {
+        Scan {
+            ways,
+            known,
+            tree: Tree::new(ways.side, None),
+            reached: Reached::new(ways.root.fd()),
+        }
+    }
+
+    fn end(mut self) -> Result<Tree> {
+        self.ways.root.check()?;
+        self.tree.finish();
+        Ok(self.tree)
+    }
+
     fn everything(&mut self) -> Result<()> {
         let root = self.ways.root.check()?;
         self.tree.root = Some(Seen::new(&root));

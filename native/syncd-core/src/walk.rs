@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::dirs::{LISTING, obstacle, open_below};
 use crate::entry::{Agreed, Seen, Side};
 use crate::error::{Error, Result, Trouble, means_absent};
-use crate::look::Ways;
+use crate::look::{Mark, TOP, Ways};
 use crate::nested::Dir;
 use crate::path;
 use crate::tree::tally;
@@ -51,6 +51,7 @@ struct Task<'a> {
     path: Vec<u8>,
     device: u64,
     known: Option<&'a Dir<Agreed>>,
+    above: Mark, // the visitor's, of the directory it lies in
 }
 
 /// Where a directory goes when it was read: the kid `at` of the directory `above`.
@@ -118,6 +119,7 @@ pub fn walk(
             path: top.to_vec(),
             device,
             known,
+            above: TOP,
         });
     }
     let mut found = std::thread::scope(|scope| {
@@ -277,9 +279,27 @@ impl<'a, 'w> Reader<'a, 'w> {
             self.found
                 .troubles
                 .push(ways.trouble(&task.path, Errno::NAMETOOLONG, "scan"));
+            if let Some(visitor) = ways.visitor {
+                visitor.miss(task.above, &task.path, Errno::NAMETOOLONG);
+            }
             return Ok(None);
         }
-        match self.list(&task) {
+        let opened = open_below(ways.root.fd(), &task.path, LISTING);
+        let listed = opened.map_err(|errno| (task.above, errno)).and_then(|dir| {
+            let mark = match ways.visitor {
+                Some(visitor) => visitor.enter(task.above, dir.as_fd(), &task.path),
+                None => TOP,
+            };
+            self.list(dir.as_fd(), &task, mark)
+                .map_err(|errno| (mark, errno))
+        });
+        let listed = listed.map_err(|(near, errno)| {
+            if let Some(visitor) = ways.visitor {
+                visitor.miss(near, &task.path, errno);
+            }
+            errno
+        });
+        match listed {
             Ok(read) => Ok(Some(read)),
             Err(errno) if task.path.is_empty() => Err(Error::new(errno, "list")),
             Err(errno) => {
@@ -300,10 +320,14 @@ impl<'a, 'w> Reader<'a, 'w> {
     }
 
     #[allow(clippy::type_complexity)]
-    fn list(&mut self, task: &Task<'a>) -> rustix::io::Result<(Dir<Seen>, Vec<(usize, Task<'a>)>)> {
+    fn list(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        task: &Task<'a>,
+        mark: Mark,
+    ) -> rustix::io::Result<(Dir<Seen>, Vec<(usize, Task<'a>)>)> {
         let ways = self.ways;
-        let fd = open_below(ways.root.fd(), &task.path, LISTING)?;
-        self.read_names(fd.as_fd())?;
+        self.read_names(fd)?;
         let (names, spots) = (&self.names, &self.spots);
         let name_of = |spot: &Spot| {
             names
@@ -312,7 +336,7 @@ impl<'a, 'w> Reader<'a, 'w> {
         };
         if ways.side == Side::Source {
             let names: Vec<&[u8]> = spots.iter().map(name_of).collect();
-            ways.rules.enter(&task.path, fd.as_fd(), &names);
+            ways.rules.enter(&task.path, fd, &names);
         }
         let mut known = task.known.map(|dir| (dir, 0)); // a cursor: both are in order
         let (mut dir, mut below) = (Dir::default(), Vec::new());
@@ -331,7 +355,7 @@ impl<'a, 'w> Reader<'a, 'w> {
             let told = (spot.kind != FileType::Unknown).then_some(spot.kind == FileType::Directory);
             if !told.is_some_and(|is_dir| ways.rules.excluded_child(&path, is_dir)) {
                 let row = agreed.and_then(|kid| kid.value.as_ref());
-                match ways.look(fd.as_fd(), name, row) {
+                match ways.look(fd, name, row) {
                     Ok((mut seen, meta)) => {
                         let is_dir = meta.is_dir();
                         if told == Some(is_dir) || !ways.rules.excluded_child(&path, is_dir) {
@@ -345,6 +369,7 @@ impl<'a, 'w> Reader<'a, 'w> {
                                     path: path.clone(),
                                     device: meta.device,
                                     known,
+                                    above: mark,
                                 };
                                 below.push((dir.kids().len(), task));
                                 dir.append(name, Some(seen));

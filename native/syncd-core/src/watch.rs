@@ -6,7 +6,8 @@
 //! Whoever holds `Known` may work on the queue: the thread, `cover` and `read`. So events are heard in
 //! order, and each call finds all that came before it.
 //!
-//! A directory is watched before it is listed, and its events are heard after both. So what the table
+//! A directory is watched before it is listed, and its events are heard after both; so the walk of a scan can
+//! watch what it lists (`Watcher::scan`). So what the table
 //! of watches says of a name may be ahead of an event about it, never behind one that was heard; where
 //! they disagree, the name is looked at anew.
 
@@ -28,6 +29,7 @@ pub mod events;
 mod hear;
 #[cfg(test)]
 mod tests;
+mod visit;
 mod walk;
 mod watches;
 mod words;
@@ -121,17 +123,14 @@ impl Watcher {
             .map_or(-1, |shared| shared.inbox.fd().as_raw_fd())
     }
 
-    /// Watch every directory at and below `paths` (None: all), but none that `rules` exclude.
-    ///
-    /// `root` is the source's root as it is now. Blocks on the disk.
+    /// Watch every directory, but none that `rules` exclude. `root` is the source's root as it is now. Blocks on the disk.
     pub fn cover(
         &self,
         root: BorrowedFd<'_>,
         rules: Arc<dyn Excluder + Send>,
-        paths: Option<&[Vec<u8>]>,
     ) -> rustix::io::Result<Coverage> {
         match self.shared() {
-            Some(shared) => shared.with_work(|work| work.cover(root, rules, paths)),
+            Some(shared) => shared.with_work(|work| work.cover(root, rules)),
             None => Ok(Coverage::default()),
         }
     }
@@ -269,6 +268,7 @@ struct Known {
     moving: VecDeque<(u32, Vec<u8>)>, // names moved away, by cookie
     backlog: Vec<u8>,      // read from the queue, not heard yet
     refused: Vec<(Vec<u8>, Errno)>, // in the present call
+    deaf: bool,            // while a walk over everything goes on
     walk: u32,             // counts walks
     steps: u32,            // counts long work
     place: (i32, Vec<u8>), // the directory of the last event, and its path

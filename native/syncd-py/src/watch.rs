@@ -13,12 +13,13 @@ use syncd_core::express::Ends;
 use syncd_core::lone::{self, Way};
 use syncd_core::{sys, watch};
 
+use crate::convert::raised;
 use crate::fds;
-use crate::handles::Control;
+use crate::handles::{Control, Root};
 use crate::kernel::{calm_verbs, given, lent, options_of};
 use crate::place::Outcomes;
 use crate::rules::Rules;
-use crate::tree::Base;
+use crate::tree::{Base, Tree};
 
 /// The fields of a `Lone`.
 type Given<'py> = (
@@ -34,6 +35,9 @@ type Given<'py> = (
     Vec<f64>,
     f64,
 );
+
+/// The fields of a `Coverage`.
+type Covered<'py> = (usize, Bound<'py, PyTuple>, i32);
 
 /// The fields of a `Save`.
 type Save<'py> = (Bound<'py, PyFrozenSet>, Outcomes, f64, f64);
@@ -67,22 +71,35 @@ impl Watcher {
     }
 
     /// Watch directories below `root`, an open descriptor. The fields of a `Coverage`.
-    fn cover<'py>(
-        &self,
-        py: Python<'py>,
-        root: i32,
-        rules: &Rules,
-        paths: Option<Vec<Vec<u8>>>,
-    ) -> PyResult<(usize, Bound<'py, PyTuple>, i32)> {
+    fn cover<'py>(&self, py: Python<'py>, root: i32, rules: &Rules) -> PyResult<Covered<'py>> {
         let rules = rules.excluder();
         let coverage = py.detach(|| -> std::io::Result<_> {
             let root = fds::directory(root)?;
-            Ok(self.inner.cover(root.as_fd(), rules, paths.as_deref())?)
+            Ok(self.inner.cover(root.as_fd(), rules)?)
         });
-        let coverage = coverage.map_err(|error| fds::raised(py, &error))?;
-        let refused = coverage.refused.iter().map(|path| PyBytes::new(py, path));
-        let refused = PyTuple::new(py, refused.collect::<Vec<_>>())?;
-        Ok((coverage.watched, refused, coverage.errno))
+        covered(py, coverage.map_err(|error| fds::raised(py, &error))?)
+    }
+
+    /// The same, and a scan of the source in the same walk.
+    fn scan<'py>(
+        &self,
+        py: Python<'py>,
+        root: &Root,
+        rules: &Rules,
+        known: &Base,
+        control: &Control,
+        force: bool,
+    ) -> PyResult<(Covered<'py>, Tree)> {
+        let (root, rules, control) = (root.open()?, rules.excluder(), Arc::clone(&control.inner));
+        let known = known.share()?;
+        let done = py.detach(|| {
+            let done = self.inner.scan(&root, &rules, &known, &control, force);
+            drop(known);
+            done
+        });
+        let (coverage, tree) = done.map_err(|error| raised(py, &error))?;
+        let inner = Arc::new(tree);
+        Ok((covered(py, coverage)?, Tree { inner }))
     }
 
     /// Watch one directory for these names only.
@@ -173,6 +190,12 @@ impl Watcher {
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.inner.close());
     }
+}
+
+fn covered(py: Python<'_>, coverage: watch::Coverage) -> PyResult<Covered<'_>> {
+    let refused = coverage.refused.iter().map(|path| PyBytes::new(py, path));
+    let refused = PyTuple::new(py, refused.collect::<Vec<_>>())?;
+    Ok((coverage.watched, refused, coverage.errno))
 }
 
 fn hints(py: Python<'_>, hints: watch::Hints) -> PyResult<Bound<'_, PyAny>> {

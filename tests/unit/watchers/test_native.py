@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from syncd.kernel.contract import Side, Tree
+from syncd.watchers.base import Coverage
 from tests.watching import Ear, kernel_for, make, watched_below
 
 if importlib.util.find_spec("syncd._native") is None:
@@ -28,12 +30,13 @@ RULES = b"ignored\n/a/b\nb/c/a/\n"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-@pytest.fixture
-def ear(tmp_path) -> Iterator[Ear]:
+@pytest.fixture(params=["covering", "scanning"])
+def ear(request, tmp_path) -> Iterator[Ear]:
     source = tmp_path / "source"
     source.mkdir()
     kernel = kernel_for("inotify")
-    ear = Ear(make("inotify", os.fsencode(source), kernel, None), kernel, source)
+    watcher = make("inotify", os.fsencode(source), kernel, None)
+    ear = Ear(watcher, kernel, source, scans=request.param == "scanning")
     ear.cover(rules=ear.compile(RULES))
     yield ear
     ear.watcher.close()
@@ -166,6 +169,53 @@ def test_a_storm_of_renames(ear, source, tmp_path, seed):
     ear.take(ear.watcher.drain())
     ear.forget()
     assert_all_watched(ear, source)
+
+
+# --- watching and scanning in one walk ---------------------------------------------------------------
+
+
+def scans(ear: Ear, *, cancelled: bool = False) -> tuple[Coverage, Tree, Tree]:
+    """The coverage and the tree of one walk, and that of a scan alone."""
+    with contextlib.closing(ear.kernel.open_root(ear.source)) as root:
+        control = ear.kernel.control()
+        control.cancelled = cancelled
+        base = ear.kernel.empty_base()
+        covered, tree = ear.watcher.scan(root, ear.rules, base, control, False)
+        return covered, tree, ear.kernel.scan(root, ear.rules, Side.SOURCE, base, None, ear.kernel.control())
+
+
+def test_one_walk_sees_what_a_scan_sees(ear, source):
+    for number in range(400):  # enough for a second thread
+        (source / f"d{number % 40}" / f"e{number}" / "ignored").mkdir(parents=True)
+        (source / f"d{number % 40}" / f"f{number}").write_bytes(b"")
+    (source / "link").symlink_to("d1")
+    os.mkfifo(source / "fifo")
+    covered, tree, alone = scans(ear)
+    assert covered == (441, (), 0)
+    assert list(tree.rows()) == list(alone.rows()) != []
+    assert (tree.others, tree.bytes, tree.scope, tree.troubles) == (alone.others, alone.bytes, alone.scope, [])
+    assert_all_watched(ear, source)
+
+
+def test_a_walk_that_was_stopped_drops_no_watch(ear, source):
+    (source / "d/e").mkdir(parents=True)
+    ear.cover()
+    covered, tree, _ = scans(ear, cancelled=True)
+    assert covered.watched == 3
+    assert tree.troubles
+    (source / "d/e/f").write_bytes(b"")
+    assert b"d/e/f" in ear.watcher.drain().ready
+
+
+def test_a_walk_of_a_root_that_is_gone_leaves_the_watcher_hearing(ear, source):
+    (source / "d").mkdir()
+    ear.cover()
+    with contextlib.closing(ear.kernel.open_root(ear.source)) as root:
+        source.rename(source.with_name("away"))
+        shutil.rmtree(source.with_name("away"))
+        with pytest.raises(FileNotFoundError):
+            ear.watcher.scan(root, ear.rules, ear.kernel.empty_base(), ear.kernel.control(), False)
+    assert ear.watcher.drain().rescan
 
 
 # --- races -------------------------------------------------------------------------------------------

@@ -55,8 +55,11 @@ const EMPTIED: Word = Word {
 };
 
 impl Work<'_> {
-    /// Hear everything that is in the queue.
+    /// Hear everything that is in the queue; while a walk goes on, keep it.
     pub fn pump(&mut self) {
+        if self.known.deaf {
+            return self.slurp();
+        }
         let adrift = self.known.watches.adrift();
         self.slurp();
         while !self.known.backlog.is_empty() {

@@ -34,7 +34,7 @@ impl Scene {
             watcher: Watcher::new(source.as_os_str().as_encoded_bytes()).unwrap(),
             scratch,
         };
-        scene.cover(None);
+        scene.cover();
         scene.watcher.read();
         scene
     }
@@ -47,13 +47,9 @@ impl Scene {
         Root::open(self.path("").as_os_str().as_encoded_bytes()).unwrap()
     }
 
-    fn cover(&self, paths: Option<&[&str]>) -> Coverage {
-        let paths: Option<Vec<_>> =
-            paths.map(|paths| paths.iter().map(|p| p.as_bytes().to_vec()).collect());
+    fn cover(&self) -> Coverage {
         let rules = Arc::clone(&self.rules) as Arc<dyn Excluder + Send>;
-        self.watcher
-            .cover(self.root().fd(), rules, paths.as_deref())
-            .unwrap()
+        self.watcher.cover(self.root().fd(), rules).unwrap()
     }
 
     fn ready(&self) -> Vec<String> {
@@ -158,17 +154,7 @@ fn a_renamed_tree_speaks_under_its_new_name() {
     fs::write(scene.path("new/b/c/f"), "").unwrap();
     fs::write(scene.path("new/f"), "").unwrap();
     assert_eq!(scene.ready(), ["new/f"]);
-    assert_eq!(scene.cover(None).watched, 3);
-}
-
-#[test]
-fn a_part_is_covered_from_its_topmost_unknown_directory() {
-    let scene = Scene::new(&["a/b/c", "ignored/x"]);
-    let covered = scene.cover(Some(&["a/b/c", "ignored/x", "absent/x", ""]));
-    assert_eq!(
-        (covered.watched, covered.refused.len(), covered.errno),
-        (4, 0, 0)
-    );
+    assert_eq!(scene.cover().watched, 3);
 }
 
 #[test]
@@ -213,7 +199,7 @@ fn the_end_of_the_root_is_a_rescan() {
     fs::create_dir_all(source.join("e")).unwrap();
     fs::create_dir(scene.scratch.path().join("old/e")).unwrap(); // not the one at this path now
     assert!(scene.watcher.read().rescan);
-    assert_eq!(scene.cover(None).watched, 2);
+    assert_eq!(scene.cover().watched, 2);
     fs::write(scene.path("e/f"), "").unwrap();
     assert_eq!(scene.ready(), ["e/f"]);
 }
@@ -259,7 +245,7 @@ fn what_is_decoded_from_garbage_harms_nothing() {
         });
     }
     scene.watcher.read();
-    assert_eq!(scene.cover(None).watched, 4);
+    assert_eq!(scene.cover().watched, 4);
     fs::write(scene.path("a/b/f"), "").unwrap();
     assert!(scene.watcher.read().words.contains_key(&b"a/b/f"[..]));
 }
@@ -273,7 +259,8 @@ fn a_watch_set_behind_a_rename_goes() {
         let walked = fs::File::open(scene.path("b")).unwrap();
         fs::rename(scene.path("b"), scene.path("ignored")).unwrap();
         let top = work.known.watches.child(0, b"").unwrap();
-        let watched = work.watch(scene.root().fd(), walked.as_fd(), top, b"b");
+        let added = shared.add(walked.as_fd()).map(|wd| (wd, top));
+        let watched = work.met(scene.root().fd(), walked.as_fd(), added, b"b");
         assert!(watched.is_ok());
     });
     scene.watcher.read();
@@ -291,7 +278,7 @@ fn an_ignored_rule_file_is_heard_and_a_directory_of_its_name_is_not() {
     let text: &[u8] = b".ignore\n";
     let rules = Ignore::new([text], vec![b".ignore".to_vec()], [], BTreeSet::new());
     let root = scene.root();
-    let covered = scene.watcher.cover(root.fd(), Arc::new(rules), None);
+    let covered = scene.watcher.cover(root.fd(), Arc::new(rules));
     assert_eq!(covered.unwrap().watched, 2);
     fs::create_dir(scene.path("a/.ignore")).unwrap();
     fs::write(scene.path("a/.ignore/x"), "").unwrap();

@@ -8,7 +8,7 @@ use rustix::fs::inotify::{WatchFlags, add_watch, remove_watch};
 use rustix::fs::{AtFlags, FileType, Mode, RawDir, fstat, openat, statat};
 use rustix::io::Errno;
 
-use super::{Coverage, Work};
+use super::{Coverage, Shared, Work};
 use crate::dirs::{LISTING, THROUGH, open_below, retry};
 use crate::error::means_absent;
 use crate::exclude::Excluder;
@@ -59,70 +59,48 @@ impl Work<'_> {
         &mut self,
         root: BorrowedFd<'_>,
         rules: Arc<dyn Excluder + Send>,
-        paths: Option<&[Vec<u8>]>,
     ) -> rustix::io::Result<Coverage> {
+        self.begin(root, rules)?;
+        self.walk(root, b"", 0);
+        Ok(self.end(true))
+    }
+
+    /// A walk over everything begins. Until it ends nothing is heard: what it does is as if done at once.
+    pub fn begin(
+        &mut self,
+        root: BorrowedFd<'_>,
+        rules: Arc<dyn Excluder + Send>,
+    ) -> rustix::io::Result<()> {
         let stat = retry(|| fstat(root))?;
-        let identity = Some((stat.st_dev, stat.st_ino));
-        let before = std::mem::replace(&mut self.known.identity, identity);
+        self.known.identity = Some((stat.st_dev, stat.st_ino));
         self.known.rules = Some(rules);
         self.known.refused.clear();
-        match paths {
-            Some(paths) if before.is_none() || before == identity => {
-                paths.iter().for_each(|path| self.cover_path(root, path));
-            }
-            _ => self.cover_all(root),
+        self.known.walk = self.known.walk.wrapping_add(1);
+        self.known.deaf = true;
+        Ok(())
+    }
+
+    /// It ended. `whole`: a directory that it did not meet is not there, or excluded.
+    pub fn end(&mut self, whole: bool) -> Coverage {
+        if whole {
+            let all: Vec<i32> = self.known.watches.all().collect();
+            self.drop_unmet(&all);
+            self.known.moving.clear();
         }
+        self.known.deaf = false;
         let refused = std::mem::take(&mut self.known.refused);
         self.pump();
-        Ok(Coverage {
+        Coverage {
             watched: self.known.watches.len(),
             errno: reason(refused.iter().map(|&(_, errno)| errno)).map_or(0, Errno::raw_os_error),
             refused: refused.into_iter().map(|(path, _)| path).collect(),
-        })
-    }
-
-    fn cover_all(&mut self, root: BorrowedFd<'_>) {
-        self.known.walk = self.known.walk.wrapping_add(1);
-        self.walk(root, b"", 0);
-        let all: Vec<i32> = self.known.watches.all().collect();
-        self.drop_unmet(&all);
-        self.known.moving.clear();
-    }
-
-    fn cover_path(&mut self, root: BorrowedFd<'_>, path: &[u8]) {
-        let rules = self.known.rules.as_ref();
-        if rules.is_none_or(|rules| rules.excluded(path, true)) {
-            return;
         }
-        if path.is_empty() {
-            return self.refresh(root, path, 0);
-        }
-        let Some(mut above) = self.top(root) else {
-            return;
-        };
-        // From the topmost directory that is not watched.
-        for step in path::above(path) {
-            match self.known.watches.child(above, path::split(step).1) {
-                Some(wd) => above = wd,
-                None => return self.refresh(root, step, above),
-            }
-        }
-        self.refresh(root, path, above);
-    }
-
-    /// The watch of the root itself.
-    fn top(&mut self, root: BorrowedFd<'_>) -> Option<i32> {
-        if let Some(wd) = self.known.watches.child(0, b"") {
-            return Some(wd);
-        }
-        let watched =
-            open_below(root, b"", THROUGH).and_then(|fd| self.watch(root, fd.as_fd(), 0, b""));
-        watched.map_err(|errno| self.refuse(b"", errno)).ok()
     }
 
     /// See `Watcher::watch_locks`.
     pub fn watch_locks(&mut self, root: BorrowedFd<'_>, directory: &[u8], names: Vec<Vec<u8>>) {
-        let watched = open_below(root, directory, THROUGH).and_then(|fd| self.add(fd.as_fd()));
+        let watched =
+            open_below(root, directory, THROUGH).and_then(|fd| self.shared.add(fd.as_fd()));
         if let Ok(wd) = watched {
             self.known.locks.insert(wd, names);
         }
@@ -241,7 +219,7 @@ impl Work<'_> {
     ) -> rustix::io::Result<OwnedFd> {
         let fd = open_below(root, path, LISTING)?;
         match watched {
-            Ok(wd) if self.add(fd.as_fd()) != Ok(wd) => Err(Errno::NOENT), // its own events tell of it
+            Ok(wd) if self.shared.add(fd.as_fd()) != Ok(wd) => Err(Errno::NOENT), // its own events tell of it
             _ => Ok(fd),
         }
     }
@@ -254,18 +232,12 @@ impl Work<'_> {
         above: Result<i32, Errno>,
         place: &mut Vec<u8>,
     ) -> Frame {
-        let watched = above.and_then(|above| self.watch(root, fd.as_fd(), above, place));
+        let added = above.and_then(|above| Ok((self.shared.add(fd.as_fd())?, above)));
+        let watched = self.met(root, fd.as_fd(), added, place);
         let mut names = Vec::new();
-        match watched {
-            Ok(wd) => {
-                self.known.partial.remove(&wd);
-            }
-            Err(errno) => self.refuse(place, errno),
-        }
         if let Err(errno) = self.list(fd.as_fd(), place, &mut names) {
             self.miss(place, errno, watched.unwrap_or(0));
         }
-        self.step();
         Frame {
             fd: Some(fd),
             watched,
@@ -274,17 +246,36 @@ impl Work<'_> {
         }
     }
 
-    /// Watch one open directory, which stands at `place`.
-    ///
-    /// EEXIST: its watch stands for another name of it (a mount of a part of the source).
-    pub fn watch(
+    /// A walk has met an open directory at `place`, with its watch and the one above it, or could not watch it.
+    pub fn met(
         &mut self,
         root: BorrowedFd<'_>,
         fd: BorrowedFd<'_>,
+        added: Result<(i32, i32), Errno>,
+        place: &[u8],
+    ) -> Result<i32, Errno> {
+        let watched = added.and_then(|(wd, above)| self.put(root, fd, wd, above, place));
+        match watched {
+            Ok(wd) => {
+                self.known.partial.remove(&wd);
+            }
+            Err(errno) => self.refuse(place, errno),
+        }
+        self.step();
+        watched
+    }
+
+    /// Note where a watch stands.
+    ///
+    /// EEXIST: it stands for another name of the directory (a mount of a part of the source).
+    fn put(
+        &mut self,
+        root: BorrowedFd<'_>,
+        fd: BorrowedFd<'_>,
+        wd: i32,
         above: i32,
         place: &[u8],
     ) -> Result<i32, Errno> {
-        let wd = self.add(fd)?;
         let name = path::split(place).1;
         let known = &mut *self.known;
         if known.watches.meet(wd, above, name, known.walk) {
@@ -300,12 +291,6 @@ impl Work<'_> {
         } else {
             Err(Errno::STALE)
         }
-    }
-
-    /// The watch of an open directory. The path leads to this very one, whatever its name is now.
-    fn add(&self, fd: BorrowedFd<'_>) -> Result<i32, Errno> {
-        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        retry(|| add_watch(&self.shared.queue, &*path, WANTED))
     }
 
     /// Read a directory. `dirs` gets the directories in it that are not excluded.
@@ -360,7 +345,7 @@ impl Work<'_> {
     }
 
     /// A directory could not be looked into, in the directory of the watch `above`.
-    fn miss(&mut self, path: &[u8], errno: Errno, above: i32) {
+    pub fn miss(&mut self, path: &[u8], errno: Errno, above: i32) {
         if !means_absent(errno) {
             self.known.partial.insert(above);
             self.refuse(path, errno);
@@ -377,6 +362,14 @@ impl Work<'_> {
         if self.known.steps % STEPS == 0 {
             self.slurp();
         }
+    }
+}
+
+impl Shared {
+    /// Add the watch of an open directory. The path leads to this very one, whatever its name is now.
+    pub fn add(&self, fd: BorrowedFd<'_>) -> Result<i32, Errno> {
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        retry(|| add_watch(&self.queue, &*path, WANTED))
     }
 }
 
