@@ -123,6 +123,11 @@ def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) ->
                 f"process {holder.pid} already mirrors into {display(holder.target)}, and one of the two targets "
                 f"lies inside the other; end that one first"
             )
+        if (holder.source, one) == (other, settings.source):
+            raise Refused(
+                f"process {holder.pid} already mirrors {display(other)} into {display(one)}; the other way round "
+                f"each would take back what the other one brings. End that one first"
+            )
     lock = TargetLock(settings.source, settings.target).acquire()
     try:
         return _open(settings, kernel, lock, say)

@@ -214,6 +214,17 @@ def test_targets_do_not_lie_in_one_another(tmp_path, pair, kernel, first, second
         opened.close()
 
 
+def test_a_pair_does_not_run_both_ways(tmp_path, pair, kernel):
+    build(tmp_path, ["u/"])
+    opened = open_pair(pair, kernel, quiet)
+    try:
+        with pytest.raises(Refused, match=f"process {os.getpid()} already mirrors .*; the other way round"):
+            open_pair(resolve(pair.target, pair.source, PLAIN), kernel, quiet)
+        open_pair(resolve(pair.target, at(tmp_path, "u"), PLAIN), kernel, quiet).close()  # a chain is fine
+    finally:
+        opened.close()
+
+
 def test_a_start_that_fails_holds_nothing(pair, kernel, monkeypatch):
     before = os.listdir("/proc/self/fd")
     monkeypatch.setattr("syncd.control.opening._finish_intents", lambda *_: 1 / 0)
