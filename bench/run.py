@@ -49,7 +49,7 @@ class Effort:
     seconds: float = float("inf")  # no axis begins a further round when its share of this is used up
 
 
-FULL = Effort(lag=11, burst=7, node=5, scale=3, beside=3, saves=200, pause_us=40_000)
+FULL = Effort(lag=11, burst=7, node=5, scale=5, beside=3, saves=200, pause_us=40_000)
 QUICK = Effort(lag=7, burst=5, node=3, scale=1, beside=1, saves=100, pause_us=16_000, seconds=280)
 SHARES = {"lag": 0.36, "burst": 0.54, "node": 0.74}  # of the time, by the end of each axis
 LARGE, SMALL = (100_000, 300_000), (30_000, 90_000)
@@ -131,7 +131,8 @@ def measure(bench: Bench, effort: Effort, choice: Choice) -> list[str]:
             notes.append(f"scale: {sizes[1]:,} against {sizes[0]:,} files, for want of time")
         names = [judged] if quick else [judged, "cp and rsync"]
         few, many = (trees.flat(size) for size in sizes)
-        for round_, tree, name in product(range(effort.scale), (few, many), names):
+        for round_, name, at in product(range(effort.scale), names, (0, 1)):
+            tree = (few, many)[(at + round_) % 2]  # what is compared follows at once, with the order changed each round
             attempt(log, tree.name, name, round_, partial(axes.first_copy, bench, every.get(name), round_, tree))
         axes.growth(log, judged, few.name, many.name)
         notes += axes.growth_of_cp(log, few.name, many.name)
