@@ -284,22 +284,7 @@ impl<'a, 'w> Reader<'a, 'w> {
             }
             return Ok(None);
         }
-        let opened = open_below(ways.root.fd(), &task.path, LISTING);
-        let listed = opened.map_err(|errno| (task.above, errno)).and_then(|dir| {
-            let mark = match ways.visitor {
-                Some(visitor) => visitor.enter(task.above, dir.as_fd(), &task.path),
-                None => TOP,
-            };
-            self.list(dir.as_fd(), &task, mark)
-                .map_err(|errno| (mark, errno))
-        });
-        let listed = listed.map_err(|(near, errno)| {
-            if let Some(visitor) = ways.visitor {
-                visitor.miss(near, &task.path, errno);
-            }
-            errno
-        });
-        match listed {
+        match self.visit(&task) {
             Ok(read) => Ok(Some(read)),
             Err(errno) if task.path.is_empty() => Err(Error::new(errno, "list")),
             Err(errno) => {
@@ -317,6 +302,25 @@ impl<'a, 'w> Reader<'a, 'w> {
                 Ok(None)
             }
         }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn visit(
+        &mut self,
+        task: &Task<'a>,
+    ) -> rustix::io::Result<(Dir<Seen>, Vec<(usize, Task<'a>)>)> {
+        let ways = self.ways;
+        let mut near = task.above;
+        let listed = open_below(ways.root.fd(), &task.path, LISTING).and_then(|dir| {
+            if let Some(visitor) = ways.visitor {
+                near = visitor.enter(task.above, dir.as_fd(), &task.path);
+            }
+            self.list(dir.as_fd(), task, near)
+        });
+        if let (Err(errno), Some(visitor)) = (&listed, ways.visitor) {
+            visitor.miss(near, &task.path, *errno);
+        }
+        listed
     }
 
     #[allow(clippy::type_complexity)]
