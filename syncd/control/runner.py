@@ -292,7 +292,8 @@ class Runner:
             if self._locks.due is not None and now >= self._locks.due:
                 self._look_at_locks(now)
             if (early := self._settle.soon(now)) is not None:
-                self._look_ahead(early)
+                if self._look_ahead(early):
+                    continue
                 now = time.monotonic()
             batch = self._settle.take(now)
             if batch is None:
@@ -303,14 +304,18 @@ class Runner:
         self._show_state()
         return self._due()
 
-    def _look_ahead(self, batch: Batch) -> None:
-        """Look at what a lock kept back while that has to stay quiet: a word that comes until then undoes it."""
+    def _look_ahead(self, batch: Batch) -> bool:
+        """Look at what a lock kept back while that has to stay quiet: a word that comes until then undoes it.
+
+        True: one came while it looked.
+        """
         if self._ahead is not None or self._needs_everything(batch):
-            return
+            return False
         with self.watch.attended():
             if (sight := look_ahead(self.pair, batch)) is not None:
                 self._ahead = batch, sight
         self._hear(barrier=False)
+        return sight is not None and self._ahead is None
 
     def _show_state(self) -> None:
         """What came since the last cycle, or passed without one, is to be seen, too."""

@@ -18,8 +18,12 @@ import pytest
 from syncd.control.opening import open_pair, resolve
 from syncd.control.runner import Runner
 from syncd.control.status import State, Status
+from syncd.engine.cycle import look_ahead
+from syncd.engine.pair import Pair
+from syncd.engine.scan import Sight
 from syncd.engine.watch import Watch
 from syncd.kernel.choose import load
+from syncd.model.change import Batch
 from syncd.model.settings import Settings, Timing
 from syncd.watchers.choose import choose
 from tests.compare import assert_equal
@@ -320,6 +324,35 @@ def test_a_burst_that_was_looked_at_early_is_still_right_when_its_time_comes(rep
         assert_equal(repository, target)
         kept = [path.read_text() for path in Path(os.environ["XDG_STATE_HOME"]).rglob("conflicts/*/**/*.py")]
         assert kept == (["the container's"] if then == "edited by the container" else [])
+    finally:
+        engine.close()
+
+
+@pytest.mark.filterwarnings("ignore:The asyncore module is deprecated")
+def test_a_word_during_the_early_look_has_it_done_again(repository: Path, monkeypatch) -> None:
+    looks: list[Batch] = []
+
+    def look(pair: Pair, batch: Batch) -> Sight | None:
+        sight = look_ahead(pair, batch)
+        looks.append(batch)
+        if len(looks) == 1:
+            (repository / "late.py").write_text("late")
+        return sight
+
+    monkeypatch.setattr("syncd.control.runner.look_ahead", look)
+    engine = Engine(repository, repository.with_name("target"), Timing(released=2.0, quiet=0.5, hold=5.0))
+    try:
+        lock = repository / ".git" / "index.lock"
+        lock.touch()
+        eventually(lambda: engine.runner.status.held_by == ".git/index.lock", "the lock is not seen")
+        for number in range(60):
+            (repository / f"made{number}.py").write_text("made")
+        eventually(lambda: engine.runner._settle.holds_burst, "no burst")
+        lock.unlink()
+        eventually(lambda: engine.runner._ahead is not None, "it is not looked at again")
+        assert b"late.py" in looks[-1].paths
+        eventually(lambda: engine.runner.status.state == State.IN_SYNC, "it does not end")
+        assert_equal(repository, repository.with_name("target"))
     finally:
         engine.close()
 
