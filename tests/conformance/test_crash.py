@@ -136,4 +136,8 @@ def test_killed_between_aside_and_the_new_entry(scene: Make) -> None:
     (made.target / "p").write_bytes(F3)
     assert killed(made, "publish-aside:1")
     assert F3 in trees.contents(made.staging)
+    assert (made.target / "p").read_bytes() == F3, "something is at its name, at each moment"
     assert [intent.path for intent in made.load().intents] == [b"p"]
+    assert killed(made, "publish-renamed:1")
+    assert (made.target / "p").read_bytes() == F2
+    assert F3 in trees.contents(made.staging)

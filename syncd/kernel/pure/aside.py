@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from syncd.kernel.pure.call import Call, failing
@@ -43,15 +43,40 @@ def set_aside(call: Call, dir_fd: int, old_name: bytes, path: bytes) -> bytes:
 
     Raises Ended or Full, and then the entry is where it was.
     """
-    with failing("aside"), aside_directory(call, parent(path)) as (aside_fd, kept):
+    with failing("aside"):
+        return _give(call, path, lambda fd, free: libc.rename_new(dir_fd, old_name, fd, free))
+
+
+def link_aside(call: Call, dir_fd: int, old_name: bytes, path: bytes) -> bytes | None:
+    """The same for a file or link, which keeps its name until something is renamed over it. None: it takes no link."""
+
+    def link(fd: int, free: bytes) -> None:
+        os.link(old_name, free, src_dir_fd=dir_fd, dst_dir_fd=fd, follow_symlinks=False)
+
+    try:
+        return _give(call, path, link)
+    except OSError:
+        return None
+
+
+def _give(call: Call, path: bytes, give: Callable[[int, bytes], object]) -> bytes:
+    """Have an entry given a free name in `aside`, where its path says."""
+    with aside_directory(call, parent(path)) as (aside_fd, kept):
         for candidate in numbered(name(path)):
             try:
-                libc.rename_new(dir_fd, old_name, aside_fd, candidate)
+                give(aside_fd, candidate)
             except FileExistsError:
                 continue
             call.crash("publish-aside")
             return join(kept, candidate)
     raise AssertionError("numbers do not end")
+
+
+def drop_link(call: Call, kept: bytes) -> None:
+    """Take the second name away again that `link_aside` gave, and the directories that were made for it."""
+    with suppress(OSError), directory(call.options.staging, parent(kept)) as fd:
+        os.unlink(name(kept), dir_fd=fd)
+        drop_empty(call, kept)
 
 
 @contextmanager
@@ -102,13 +127,18 @@ def drop_ours(call: Call, kept: bytes, path: bytes) -> bool:
             os.unlink(name(kept), dir_fd=fd)
         if look_or_none(fd, name(kept)) is not None:
             return False
-    for above in ancestors(kept):  # made for this entry only, unless they hold others
+    drop_empty(call, kept)
+    return True
+
+
+def drop_empty(call: Call, kept: bytes) -> None:
+    """Remove the directories above an entry that is gone: they were made for it only, unless they hold others."""
+    for above in ancestors(kept):
         try:
             with directory(call.options.staging, parent(above)) as fd:
                 os.rmdir(name(above), dir_fd=fd)
         except OSError:
             break
-    return True
 
 
 def drop_below(call: Call, kept: bytes, path: bytes) -> None:

@@ -6,12 +6,13 @@ import errno
 import os
 
 from syncd.kernel.contract import Status
-from syncd.kernel.pure.aside import drop_ours, join_paths, list_names, put_back, set_aside
-from syncd.kernel.pure.beside import Fresh, fresh_entry, give_name, is_written, put_beside
+from syncd.kernel.pure.aside import alike, drop_link, drop_ours, join_paths, link_aside, list_names, put_back, set_aside
+from syncd.kernel.pure.beside import UNSURE, Fresh, fresh_entry, give_name, is_written, put_beside
 from syncd.kernel.pure.call import Call, Ended, Full, failing
 from syncd.kernel.pure.diff import Action
 from syncd.kernel.pure.files import (
     directory,
+    fingerprint,
     look,
     look_or_none,
 )
@@ -75,11 +76,41 @@ def put_aside(call: Call, fd: int, action: Action, taken: Taken) -> Fingerprint:
     else:
         # Written whole before the old entry moves.
         with fresh_entry(call, call.options.staging, b"new", taken) as fresh:
+            if action.verb is Verb.REPLACE and (linked := link_old(call, fd, action)) is not None:
+                return put_onto(call, fd, action, fresh, linked)
             kept = set_aside(call, fd, name(path), path)
             seen = or_back(call, fd, path, kept, fresh, taken)
     if action.verb is Verb.REPLACE or not drop_ours(call, kept, path):
         call.outcomes.aside.append((path, kept))
     return seen
+
+
+def link_old(call: Call, fd: int, action: Action) -> bytes | None:
+    """A second name for the old entry; None if it can have none. At each moment one of the two is at its name then."""
+    path, target = action.row.path, action.row.target
+    if target is None or target.kind not in (Kind.FILE, Kind.LINK) or call.options.direct:
+        return None
+    return link_aside(call, fd, name(path), path)
+
+
+def put_onto(call: Call, fd: int, action: Action, fresh: Fresh, kept: bytes) -> Fingerprint:
+    """Rename a fresh entry over the old one, which is kept."""
+    path, expected = action.row.path, action.row.target
+    assert expected is not None
+    try:
+        with failing("write"):
+            found = look_or_none(fd, name(path))
+            if found is None or not alike(found[0].seen, expected.seen):
+                raise Ended(Status.CHANGED)
+            written = fingerprint(os.fstat(fresh.fd))
+            os.rename(fresh.name, name(path), src_dir_fd=fresh.dir_fd, dst_dir_fd=fd)
+    except (Ended, Full):
+        drop_link(call, kept)
+        raise
+    call.crash("publish-renamed")
+    call.outcomes.aside.append((path, kept))
+    now = fingerprint(os.fstat(fresh.fd))
+    return now if alike(written, now) else UNSURE
 
 
 def or_back(call: Call, fd: int, path: bytes, kept: bytes, fresh: Fresh | None, taken: Taken) -> Fingerprint:

@@ -76,7 +76,8 @@ impl Shop<'_> {
     pub fn set_aside(&self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Placed<Slot> {
         let mut last = Errno::NOENT;
         for _ in 0..4 {
-            match self.try_aside(dir, name, path) {
+            let give = |to: BorrowedFd<'_>, free: &[u8]| rename_new(dir, name, to, free);
+            match self.try_aside(path, give) {
                 // Another thread removed a directory there that had become empty.
                 Err(Errno::NOENT) if stat_at(dir, name, false).is_ok() => last = Errno::NOENT,
                 Err(Errno::NOENT) => return Err(Halt::Changed),
@@ -93,7 +94,23 @@ impl Shop<'_> {
         Err(failed("aside")(last))
     }
 
-    fn try_aside(&self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<Slot, Errno> {
+    /// Give the file or link at a name a second one there; the first stays until something is renamed over it. None:
+    /// the filesystem or the file takes no link.
+    pub fn link_aside(&self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Option<Slot> {
+        let give = |to: BorrowedFd<'_>, free: &[u8]| {
+            retry(|| fs::linkat(dir, name, to, free, AtFlags::empty()))
+        };
+        let slot = self.try_aside(path, give).ok()?;
+        crash::pass("publish-aside");
+        Some(slot)
+    }
+
+    /// Make a directory for what stood at `path`, and have the entry given a free name in it.
+    fn try_aside(
+        &self,
+        path: &[u8],
+        give: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<(), Errno>,
+    ) -> Result<Slot, Errno> {
         let mut here = retry(|| fs::openat(self.options.staging, ".", THROUGH, Mode::empty()))?;
         let (mut shown, mut made) = (Vec::new(), Vec::new());
         let top = self.options.aside.name();
@@ -107,7 +124,7 @@ impl Shop<'_> {
         }
         for number in 0..TRIES {
             let free = numbered(path::split(path).1, number);
-            match rename_new(dir, name, here.as_fd(), &free) {
+            match give(here.as_fd(), &free) {
                 Err(Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR | Errno::NOTDIR) => {}
                 Err(errno) => return Err(errno),
                 Ok(()) => {
@@ -196,6 +213,12 @@ impl Shop<'_> {
 }
 
 impl Slot {
+    /// Drop the second name that `link_aside` gave: the entry has its first one.
+    pub fn unlink(self) {
+        let _ = fs::unlinkat(self.dir.as_fd(), self.name.as_slice(), AtFlags::empty());
+        self.tidy();
+    }
+
     /// Remove the directories that were made for an entry that is not kept after all.
     fn tidy(self) {
         for (dir, name) in self.made.iter().rev() {

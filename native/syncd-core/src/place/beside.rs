@@ -178,6 +178,36 @@ impl Hand<'_> {
         })
     }
 
+    /// Put a file or link over one that has a second name elsewhere and that `expected` is the fingerprint of.
+    pub fn put_onto(
+        &mut self,
+        spot: Spot<'_>,
+        expected: &Fingerprint,
+        taken: &Taken,
+        want: &Want,
+    ) -> Placed<Meta> {
+        self.on_benches(spot, |hand, bench| {
+            let fresh = hand.prepare(bench, taken, want)?;
+            match hand.look(spot.dir, spot.name) {
+                Ok(Some(meta)) if meta.print.same_but_ctime(expected) => {}
+                done => {
+                    fresh.discard();
+                    return Err(Miss::Halt(done.err().unwrap_or(Halt::Changed)));
+                }
+            }
+            let name = fresh.name.as_slice();
+            if let Err(errno) = retry(|| fs::renameat(fresh.dir, name, spot.dir, spot.name)) {
+                fresh.discard_unless(errno == Errno::XDEV && taken.load.staged().is_some());
+                return Err(match errno {
+                    Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => Miss::Halt(Halt::Changed),
+                    errno => missed("rename")(errno),
+                });
+            }
+            crash::pass("publish-renamed");
+            Ok(fresh.meta(spot)?)
+        })
+    }
+
     /// Try with staging and, if that is on another mount, with the entry's own directory.
     fn on_benches(
         &mut self,

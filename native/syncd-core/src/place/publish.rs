@@ -186,6 +186,18 @@ impl Hand<'_> {
     ) -> Placed<Meta> {
         let shop = self.shop;
         self.expect(spot, target)?;
+        let plain = kind != Kind::Dir && matches!(target.kind, Kind::File | Kind::Link);
+        if plain && !ours && !shop.options.direct {
+            // At each moment one of the two is at the name, also after a kill.
+            if let Some(slot) = shop.link_aside(spot.dir, spot.name, spot.path) {
+                let put = self.put_onto(spot, &target.print, taken, &shop.want(meta));
+                match &put {
+                    Ok(_) => shop.keep(spot.path, &slot.shown),
+                    Err(_) => slot.unlink(),
+                }
+                return put;
+            }
+        }
         let mut slot = None;
         let mut clear = |hand: &mut Self| {
             if slot.is_none() {
