@@ -8,7 +8,7 @@ import click
 
 from syncd.cli.options import RULES, with_options
 from syncd.cli.output import BYTES, json_option, write_json
-from syncd.errors import NotInSync, UsageError
+from syncd.errors import NotInSync, Refused, UsageError
 from syncd.model.path import check, display, is_within, path_fields
 from syncd.model.settings import Settings
 
@@ -41,27 +41,34 @@ def command(
     from syncd.engine.pull import pull
     from syncd.kernel.choose import load
     from syncd.system.dirs import make_pair_dir
+    from syncd.system.identity import identity
 
     settings = resolve(source, target, settings, create=False)
     named = [_relative(path, settings) for path in paths]
     kernel = load()
     state = make_pair_dir(settings.source, settings.target)
-    base = Baseline(kernel, state, reading=True).base
+    baseline = Baseline(kernel, state, reading=True)
+    if not os.path.isdir(settings.target) or baseline.notes.get("target") != identity(settings.target):
+        raise Refused(
+            f"TARGET {display(settings.target)} is not the directory that SOURCE was mirrored into: what it lacks, nobody "
+            "removed there. Nothing was pulled; run syncd sync first, or copy by hand"
+        )
     rules = compile_rules(kernel, settings)
     roots = kernel.open_root(settings.source), kernel.open_root(settings.target)
     try:
-        done = pull(kernel, settings, state, base, rules, roots, named, force=force, dry_run=dry_run)
+        done = pull(kernel, settings, state, baseline.base, rules, roots, named, force=force, dry_run=dry_run)
     finally:
         for root in roots:
             root.close()
     if as_json:
         aside = [path_fields(path) | {"kept": kept} for path, kept in done.aside]
         problems = [path_fields(problem.path) | {"text": str(problem)} for problem in done.problems]
-        pulled = [path_fields(path) for path in done.paths]
+        pulled = [path_fields(path) | {"action": "remove" if path in done.removed else "put"} for path in done.paths]
         write_json({"schema": 1, "dry_run": dry_run, "pulled": pulled, "set_aside": aside, "problems": problems})
     else:
         for path in done.paths:
-            click.echo(f"{'would pull' if dry_run else 'pulled'}  {display(path)}")
+            would, did = ("would remove", "removed") if path in done.removed else ("would pull", "pulled")
+            click.echo(f"{would if dry_run else did}  {display(path)}")
         for path, kept in done.aside:
             click.echo(f"set aside  {display(path)}  ({display(os.fsencode(kept))})")
         for problem in done.problems:
@@ -73,6 +80,8 @@ def command(
 
 
 def _relative(given: bytes, settings: Settings) -> bytes:
+    if not given:  # an unset variable of a script
+        raise UsageError("PATH is empty; for everything write .")
     path = os.path.normpath(given)
     if is_within(path, settings.target):
         path = os.path.relpath(path, settings.target)

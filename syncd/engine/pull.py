@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from syncd.engine.report import problem
-from syncd.engine.scan import scan
-from syncd.engine.staging import open_staging
+from syncd.engine.scan import is_bare, scan
+from syncd.engine.staging import open_staging, sweep
 from syncd.errors import Refused
 from syncd.kernel.contract import Base, Diff, Kernel, Look, PlaceOptions, Root, Rules
 from syncd.model.change import Line
@@ -23,15 +23,17 @@ from syncd.model.path import display, is_within
 from syncd.model.plan import Verb
 from syncd.model.report import Problem
 from syncd.model.settings import Settings
+from syncd.system import flocks
 
 SLICE = 2000
 VERBS = {Line.CHANGED: Verb.REPLACE, Line.CONFLICT: Verb.REPLACE, Line.MADE: Verb.REPLACE, Line.AGREED: Verb.LEAVE}
 
 
 class Pulled(NamedTuple):
-    """What came back."""
+    """What came back: `paths`, of which the container had removed `removed`."""
 
     paths: tuple[bytes, ...]
+    removed: frozenset[bytes]
     aside: tuple[tuple[bytes, str], ...]
     problems: tuple[Problem, ...]
 
@@ -50,7 +52,8 @@ def pull(
 ) -> Pulled:
     """Bring what the target holds at `paths` (and below) into the source.
 
-    Refused when the source changed there since both sides agreed, unless `force`. Blocks on the disk.
+    `target` must be the directory that `base` is of: what another one lacks, nobody removed. Refused when the source
+    changed there since both sides agreed, or when the target is empty, unless `force`. Blocks on the disk.
     """
     source, target = roots
     control = kernel.control()
@@ -74,14 +77,30 @@ def pull(
 
     diff = compare(looks)
     rows = [row for line in VERBS if VERBS[line] is not Verb.LEAVE for row in diff.rows(line)]
+    special = [row.path for row in rows if row.source and row.target and row.target.kind is Kind.OTHER]
+    if special and not force:
+        raise Refused(
+            f"the source holds a FIFO, socket or device there: {', '.join(display(path) for path in special[:10])}; "
+            "nothing was pulled. --force sets it aside and goes on"
+        )
     wanted = [row.path for row in rows if row.source or not row.target or row.target.kind is not Kind.OTHER]
+    removed = frozenset(row.path for row in rows if not row.source) & frozenset(wanted)
+    if removed and not force and is_bare(target):
+        raise Refused(
+            f"the target is empty: that would remove {len(removed)} entries from the source. Nothing was pulled; "
+            "--force sets them aside and goes on"
+        )
     if wanted and len(wanted) < len(rows):  # sockets and the like are not mirrored: nobody removed them
         diff = compare([Look(path, False) for path in wanted])
     if dry_run or not wanted:
-        return Pulled(tuple(wanted), (), ())
+        return Pulled(tuple(wanted), removed, (), ())
     staging = open_staging(state / "pull", Path(os.fsdecode(settings.source)), source.fd)
     aside, problems = [], []
     try:
+        if not flocks.take(staging.fd):
+            raise Refused("another pull into this source is under way; wait for its end")
+        left = sweep(staging, lambda *_: False, staging.aside(0, time.time()) + b"-unfinished")
+        aside += [(os.path.basename(kept), os.fsdecode(kept)) for kept in left]  # of one that was killed
         with tempfile.TemporaryFile(dir=state) as journal:
             os.set_blocking(journal.fileno(), True)
             options = PlaceOptions(staging.fd, journal.fileno(), staging.aside(0, time.time()), "replace")
@@ -98,4 +117,5 @@ def pull(
                 start = done.next
     finally:
         staging.close()
-    return Pulled(tuple(wanted), tuple((path, f"{staging.where}/{kept}") for path, kept in aside), tuple(problems))
+    aside = [(path, f"{staging.where}/{kept}") for path, kept in aside]
+    return Pulled(tuple(wanted), removed, tuple(aside), tuple(problems))

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -240,43 +239,6 @@ def test_explain_says_what_the_container_did(place: Place, change: Callable[[Pat
     text = run("explain", str(source), str(target), "a.txt", env=env).stdout
     assert said in text if said else "drift" not in text
     assert "the container made it" in run("explain", str(source), str(target), "made", env=env).stdout
-
-
-def test_a_pull_leaves_sockets_and_the_like_where_they_are(place: Place) -> None:
-    """They are not mirrored: that the target lacks them is nobody's removal."""
-    source, target, home = place
-    (source / "run").mkdir()
-    os.mkfifo(source / "run" / "pipe")
-    os.mkfifo(source / "top")
-    (source / "run" / "gone").write_text("the container removes it")
-    env = environment(home)
-    assert run("sync", str(source), str(target), env=env).returncode == 0
-    (target / "run" / "gone").unlink()
-    (target / "run" / "new").write_text("made")
-    (target / "a.txt").write_text("edited")
-    shown = run("pull", str(source), str(target), ".", "--dry-run", "--json", env=env)
-    pulled = {each["path"] for each in json.loads(shown.stdout)["pulled"]}
-    assert pulled == {"a.txt", "run/new", "run/gone"}
-    assert run("pull", str(source), str(target), ".", env=env).returncode == 0
-    assert (source / "a.txt").read_text() == "edited"
-    assert sorted(path.name for path in (source / "run").iterdir()) == ["new", "pipe"]
-    assert stat.S_ISFIFO((source / "top").stat().st_mode)
-    (source / "only").mkdir()
-    os.mkfifo(source / "only" / "pipe")
-    assert "nothing to pull" in run("pull", str(source), str(target), "only/pipe", env=env).stderr
-    assert (source / "only" / "pipe").exists()
-
-
-def test_pull_is_refused_where_the_source_changed(place: Place) -> None:
-    source, target, home = place
-    with watching(source, target, home) as watch:
-        watch.stop()
-        (target / "a.txt").write_text("the container's")
-        (source / "a.txt").write_text("the host's")
-        assert watch.run("pull", "a.txt").returncode == 5
-        assert (source / "a.txt").read_text() == "the host's"
-        assert watch.run("pull", "--force", "a.txt").returncode == 0
-        assert (source / "a.txt").read_text() == "the container's"
 
 
 def test_an_emptied_source_halts_and_approve_lets_it_through(place: Place) -> None:

@@ -1,0 +1,133 @@
+"""Taking the container's changes back into the source: what it must not take from there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+
+import pytest
+
+from tests.compare import read_tree
+from tests.integration.conftest import Place
+from tests.integration.watching import environment, run, watching
+
+pytestmark = pytest.mark.kernel
+
+
+def test_a_pull_leaves_sockets_and_the_like_where_they_are(place: Place) -> None:
+    """They are not mirrored: that the target lacks them is nobody's removal."""
+    source, target, home = place
+    (source / "run").mkdir()
+    os.mkfifo(source / "run" / "pipe")
+    os.mkfifo(source / "top")
+    (source / "run" / "gone").write_text("the container removes it")
+    env = environment(home)
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    (target / "run" / "gone").unlink()
+    (target / "run" / "new").write_text("made")
+    (target / "a.txt").write_text("edited")
+    shown = run("pull", str(source), str(target), ".", "--dry-run", "--json", env=env)
+    pulled = {each["path"] for each in json.loads(shown.stdout)["pulled"]}
+    assert pulled == {"a.txt", "run/new", "run/gone"}
+    assert run("pull", str(source), str(target), ".", env=env).returncode == 0
+    assert (source / "a.txt").read_text() == "edited"
+    assert sorted(path.name for path in (source / "run").iterdir()) == ["new", "pipe"]
+    assert stat.S_ISFIFO((source / "top").stat().st_mode)
+    (source / "only").mkdir()
+    os.mkfifo(source / "only" / "pipe")
+    assert "nothing to pull" in run("pull", str(source), str(target), "only/pipe", env=env).stderr
+    assert (source / "only" / "pipe").exists()
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+@pytest.mark.parametrize("then", ["made anew", "gone", "never mirrored"])
+def test_a_pull_takes_nothing_from_a_target_that_was_not_mirrored(
+    place: Place, then: str, force: tuple[str, ...]
+) -> None:
+    """A volume that is not mounted, a target that somebody made anew: nobody removed what it lacks."""
+    source, target, home = place
+    env = environment(home)
+    if then != "never mirrored":
+        assert run("sync", str(source), str(target), env=env).returncode == 0
+        target.rename(target.with_name("away"))
+    if then != "gone":
+        target.mkdir(exist_ok=True)
+    before = read_tree(source)
+    done = run("pull", *force, str(source), str(target), ".", env=env)
+    assert (done.returncode, "is not the directory" in done.stderr) == (5, True), done.stderr
+    assert read_tree(source) == before
+
+
+def test_a_pull_from_an_emptied_target_needs_force(place: Place) -> None:
+    source, target, home = place
+    env = environment(home)
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    before = read_tree(source)
+    for path in target.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = run("pull", str(source), str(target), ".", env=env)
+    assert (done.returncode, "remove 3 entries" in done.stderr) == (5, True), done.stderr
+    assert read_tree(source) == before
+    shown = run("pull", "--force", "--dry-run", str(source), str(target), "a.txt", env=env)
+    assert (shown.returncode, shown.stdout) == (0, "would remove  a.txt\n")
+    shown = run("pull", "--force", "--json", str(source), str(target), "a.txt", env=env)
+    assert json.loads(shown.stdout)["pulled"] == [{"path": "a.txt", "action": "remove"}]
+    assert not (source / "a.txt").exists()
+    assert (source / "dir" / "b.txt").exists()
+
+
+@pytest.mark.parametrize("path", ["", "../x"])
+def test_a_pull_of_no_path_is_a_mistake(place: Place, path: str) -> None:
+    done = run("pull", str(place.source), str(place.target), path, env=environment(place.home))
+    assert done.returncode == 2, done.stderr
+
+
+def test_a_pull_over_a_fifo_needs_force(place: Place) -> None:
+    source, target, home = place
+    env = environment(home)
+    os.mkfifo(source / "pipe")
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    (target / "pipe").write_text("the container's")
+    done = run("pull", str(source), str(target), "pipe", env=env)
+    assert (done.returncode, "FIFO" in done.stderr) == (5, True), done.stderr
+    assert stat.S_ISFIFO((source / "pipe").stat().st_mode)
+    assert run("pull", "--force", str(source), str(target), "pipe", env=env).returncode == 0
+    assert (source / "pipe").read_text() == "the container's"
+
+
+def test_a_pull_sweeps_what_a_killed_one_left_and_two_do_not_run_at_once(place: Place) -> None:
+    source, target, home = place
+    env = environment(home)
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    (target / "a.txt").write_text("the container's")
+    assert run("pull", str(source), str(target), "a.txt", env=env).returncode == 0
+    (staging,) = home.rglob("pull/staging")
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    (staging / "new-0").write_text("left")
+    (staging / "old-0").write_text("somebody's")
+    (target / "a.txt").write_text("another")
+    fd = os.open(staging, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    done = run("pull", str(source), str(target), "a.txt", env=env)
+    assert (done.returncode, "another pull" in done.stderr) == (5, True), done.stderr
+    os.close(fd)
+    done = run("pull", str(source), str(target), "a.txt", env=env)
+    assert (done.returncode, (source / "a.txt").read_text()) == (0, "another"), done.stderr
+    assert not list(staging.glob("new-*")) + list(staging.glob("old-*"))
+    assert [path.read_text() for path in staging.rglob("conflicts/*-unfinished/old-0")] == ["somebody's"]
+    assert "old-0" in done.stdout
+
+
+def test_pull_is_refused_where_the_source_changed(place: Place) -> None:
+    source, target, home = place
+    with watching(source, target, home) as watch:
+        watch.stop()
+        (target / "a.txt").write_text("the container's")
+        (source / "a.txt").write_text("the host's")
+        assert watch.run("pull", "a.txt").returncode == 5
+        assert (source / "a.txt").read_text() == "the host's"
+        assert watch.run("pull", "--force", "a.txt").returncode == 0
+        assert (source / "a.txt").read_text() == "the container's"
