@@ -9,7 +9,7 @@
     │   ├── FirstMeeting      5  a target nobody has mirrored yet holds other content
     │   └── Halted            5  a guard stopped the pair
     ├── TimedOut              6  the answer did not come in time
-    └── Interrupted         130  the user stopped it
+    └── Interrupted         130  the user stopped it before it was done
 
 An exit code of 0 is success. Trouble at one path is not an error: it is a
 `model.report.Problem`, and the cycle goes on.
@@ -67,6 +67,6 @@ class TimedOut(SyncdError):
 
 
 class Interrupted(SyncdError):
-    """The user stopped it."""
+    """The user stopped it before it was done."""
 
     exit_code = 130

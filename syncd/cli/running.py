@@ -124,7 +124,7 @@ def _until_end(runner: Runner, opened: Opened, show: Show, once: bool) -> None:
 def _judge(runner: Runner, once: bool, interrupted: bool) -> None:
     """The exit code of a run that came to its end."""
     last = runner.status.last
-    if once and interrupted:
+    if interrupted and (once or last is None or last.cut):
         raise Interrupted("interrupted; what was copied so far is kept, and the next run goes on from there")
     if not once or last is None:
         return

@@ -450,7 +450,7 @@ class Runner:
         now = time.time()
         problems = done.problems if done.full or not old.problems else merge_problems(old.problems, done, batch)
         self._show(
-            state=self._state(done.halt), cycles=done.number, last=done, last_at=now, lags=self._lags,
+            state=State.APPLYING if done.cut else self._state(done.halt), cycles=done.number, last=done, last_at=now, lags=self._lags,
             entries=done.entries or old.entries, problems=problems, busy=tuple(self._busy),
             drift=done.drift if done.full else old.drift, drift_at=now if done.full else old.drift_at,
             others=len(done.others) if done.full else old.others, halt=done.halt,

@@ -28,6 +28,7 @@ class Applied:
     aside: list[tuple[bytes, bytes]] = field(default_factory=list)
     dropped: list[bytes] = field(default_factory=list)
     stopped: int = 0  # errno
+    cut: bool = False  # cancelled before its end
 
     def add(self, outcomes: Outcomes) -> None:
         """Add up one slice."""
@@ -74,6 +75,7 @@ def apply(
             if outcomes.stopped:
                 applied.stopped = outcomes.stopped
                 break
+        applied.cut = applied.cut or (start < total and control.cancelled)
         return start
 
     actions = diff.actions(plan.verbs)

@@ -49,9 +49,12 @@ def report(
     troubles = (
         applied.troubles if sight is None else [*sight.source.troubles, *sight.target.troubles, *applied.troubles]
     )
+    cut = applied.cut
     if troubles:
+        cut = cut or any(each.errno == errno.ECANCELED for each in troubles)
         moving = frozenset(each.path for each in troubles if (each.errno, each.op) == (errno.EAGAIN, "scan"))
-        problems = [problem(trouble) for trouble in troubles if trouble.path not in moving]
+        told = [each for each in troubles if each.path not in moving and each.errno != errno.ECANCELED]
+        problems = [problem(trouble) for trouble in told]
     if applied.stopped:
         problems.append(Problem(b"", applied.stopped, "write", Side.TARGET.name.lower()))
     problems += [Problem(path, errno.EAGAIN, "busy") for path in applied.busy]
@@ -79,4 +82,5 @@ def report(
         dropped=tuple(applied.dropped),
         notes=() if plan is None else plan.notes,
         stopped=applied.stopped,
+        cut=cut,
     )

@@ -74,19 +74,20 @@ class CycleReport(NamedTuple):
     notes: tuple[str, ...] = ()
     halt: Halt | None = None
     stopped: int = 0  # errno of the target that stopped the batch
+    cut: bool = False  # the run was ended before the batch was
 
     @property
     def is_smooth(self) -> bool:
         """Whether nothing but its numbers has to be told of it, and it looked at some paths only."""
         return not (
             self.full or self.problems or self.busy or self.again or self.drift or self.aside or self.dropped
-            or self.notes or self.halt or self.stopped
+            or self.notes or self.halt or self.stopped or self.cut
         )  # fmt: skip
 
     @property
     def in_sync(self) -> bool:
         """Whether nothing has to be done once more. What `problems` names may still be missing."""
-        return not (self.halt or self.stopped or self.busy or self.again)
+        return not (self.halt or self.stopped or self.busy or self.again or self.cut)
 
     def as_json(self) -> dict[str, Any]:
         """The stable record of `--json`: one object per cycle."""
@@ -114,4 +115,5 @@ class CycleReport(NamedTuple):
             "notes": list(self.notes),
             "halt": None if self.halt is None else {"reason": self.halt.reason, "id": self.halt.id},
             "stopped": self.stopped,
+            "interrupted": self.cut,
         }

@@ -67,7 +67,10 @@ def test_a_first_copy_answers_ends_and_goes_on(tmp_path: Path, monkeypatch: pyte
             f"\n{files} files: status in {statistics.median(answers) * 1000:.0f} ms, "
             f"at most {max(answers) * 1000:.0f} ms; ended {ended:.2f} s after SIGINT with {there} files copied"
         )
-        assert code in (0, 130)
+        assert code == 130, "it is told from a watch that ended in sync"
+        last = watch.report()
+        assert (last["interrupted"], last["in_sync"]) == (True, False)
+        assert "kept" in watch.errors()
         assert 0 < there < files, "it ended only when all was copied"
         assert ended < 5.0
     finally:
