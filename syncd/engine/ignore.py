@@ -8,7 +8,10 @@ from syncd.model.path import any_above
 from syncd.model.settings import Settings
 
 VCS = b".git\n.hg\n.svn\n.jj\n"
-TEMPORARY = b"*~\n\\#*\\#\n.\\#*\n*.sw?\n*.sw?x\n4913\n*___jb_*\n.fuse_hidden*\n.nfs*\n"
+# Vim's swap files begin with a dot; `*.sw?` would take movie.swf along. Its probe 4913 is never a directory.
+TEMPORARY = (
+    b"*~\n\\#*\\#\n.\\#*\n.*.sw[a-p]\n.*.sw[a-p]x\n.sw[a-p]\n.sw[a-p]x\n4913\n!4913/\n*___jb_*\n.fuse_hidden*\n.nfs*\n"
+)
 OWN = b"/.syncd/\n.syncd-[0-9]*\n.*.syncd/\n"
 
 RULE_FILES = frozenset((b".gitignore", b".syncdignore"))
