@@ -397,6 +397,8 @@ class Kernel(Protocol):
         SAME: S = T = B and both fingerprints, mode and mtime are as the baseline has them (of a target
         directory only kind and permission bits count).
         S and T both missing while B is there is AGREED (the row will be dropped).
+        A directory that would be GONE is UNKNOWN where anything below it is: it cannot be removed, and the rows
+        below it must not go with its own.
         A row of GONE is explained when `explained`, when it or a directory above is in `removed`, or
         when the nearest directory above that is still in the source has the baseline's inode but
         another mtime. If that directory is out of scope, or is the root and the baseline has no row b"",

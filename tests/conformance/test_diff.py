@@ -189,6 +189,25 @@ def test_an_unreadable_file_is_unknown(scene: Make, as_user: Any) -> None:
     assert made.lines(diff) == {Line.UNKNOWN: [b"p"]}
 
 
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_a_directory_that_holds_something_unknown_is_not_gone(scene: Make, as_user: Any, mode: int) -> None:
+    made = scene({"a": {"b": {"x": F1}, "c": F1}, "a.b": F1})
+    made.cycle()
+    shutil.rmtree(made.source / "a")
+    (made.source / "a.b").unlink()
+    (made.target / "a" / "b").chmod(mode)
+    with as_user(made):
+        diff = made.look()
+        assert [row.path for row in diff.rows(Line.GONE)] == [b"a/c", b"a.b"]
+        assert [row.path for row in diff.rows(Line.UNKNOWN)] == [b"a", b"a/b", b"a/b/x"]
+        made.cycle()
+    assert not (made.target / "a" / "c").exists()
+    (made.target / "a" / "b").chmod(0o755)
+    with as_user(made):
+        made.cycle()
+    assert not (made.target / "a").exists(), "what syncd wrote is not taken for the container's"
+
+
 # --- scope --------------------------------------------------------------------------------------------
 
 

@@ -269,6 +269,12 @@ impl<'a> Sorter<'a> {
         }
     }
 
+    /// Whether the directory at hand holds something unknown: it can not be removed, and its rows must not go.
+    fn holds_unknown(&self, base: Option<&Agreed>) -> bool {
+        let below = |tree: &Tree| tree.has_unknown() && tree.unknown_below(&self.path);
+        base.is_some_and(|row| row.kind == Kind::Dir) && (below(self.source) || below(self.target))
+    }
+
     fn sort(
         &mut self,
         state: State,
@@ -279,7 +285,10 @@ impl<'a> Sorter<'a> {
         let nothing = base.is_none() && source.is_none() && target.is_none();
         let line = match state.known {
             true if nothing => return,
-            true => line_of(base, source, target),
+            true => match line_of(base, source, target) {
+                Line::Gone if self.holds_unknown(base) => Line::Unknown,
+                line => line,
+            },
             // Names on the way to something deeper are no paths of their own.
             false
                 if nothing

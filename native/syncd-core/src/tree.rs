@@ -92,6 +92,14 @@ impl Tree {
                 || path::above(path).any(|above| self.is_unknown(above)))
     }
 
+    /// Whether something below a path is unknown.
+    pub fn unknown_below(&self, path: &[u8]) -> bool {
+        let upto = |trouble: &Trouble| path::order(&trouble.path, path).is_le();
+        let next = self.troubles.partition_point(upto);
+        let next = self.troubles.get(next);
+        next.is_some_and(|trouble| path::is_within(&trouble.path, path))
+    }
+
     /// The look at just this path.
     pub fn look(&self, path: &[u8]) -> Option<&Look> {
         let scope = self.scope.as_deref()?;

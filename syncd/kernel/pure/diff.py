@@ -57,6 +57,7 @@ class PureDiff:
         self, base: PureBase, source: PureTree, target: PureTree, removed: Collection[bytes], explained: bool
     ) -> None:
         self.lines: dict[Line, list[Row]] = {line: [] for line in Line}
+        above_unknown = {above for path in source.unknown | target.unknown for above in ancestors(path)}
         for path in paths_in_scope(base, source, target):
             theirs = source.get(path)
             if theirs and theirs.kind == Kind.OTHER:
@@ -65,7 +66,10 @@ class PureDiff:
             if not (source.knows(path) and target.knows(path)):
                 self.lines[Line.UNKNOWN].append(row)
             elif row[1:] != (None, None, None):
-                self.lines[line_of(*row[1:])].append(row)
+                line = line_of(*row[1:])
+                # Its directory can not be removed, and its rows must not go with that one's.
+                holds_unknown = line is Line.GONE and path in above_unknown
+                self.lines[Line.UNKNOWN if holds_unknown else line].append(row)
         gone = [row.path for row in self.lines[Line.GONE]]
         self.id = xxhash.xxh3_128(b"".join(path + b"\0" for path in gone)).hexdigest() if gone else ""
         self.unexplained = sum(
