@@ -23,7 +23,7 @@ from syncd.model.settings import Settings
 from syncd.system.boot import boot_id
 from syncd.system.dirs import make_pair_dir, state_home
 from syncd.system.identity import identity
-from syncd.system.locks import TargetLock, live_targets
+from syncd.system.locks import Holder, TargetLock, live_targets
 from syncd.system.mounts import unique_mount_id
 
 
@@ -116,24 +116,40 @@ def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) ->
 
     `settings` come from `resolve`. Intents that an interrupted run left open are settled here.
     """
-    for holder in live_targets():
-        one, other = holder.target, settings.target
-        if one != other and (_below(one, other) is not None or _below(other, one) is not None):
-            raise Refused(
-                f"process {holder.pid} already mirrors into {display(holder.target)}, and one of the two targets "
-                f"lies inside the other; end that one first"
-            )
-        if (holder.source, one) == (other, settings.source):
-            raise Refused(
-                f"process {holder.pid} already mirrors {display(other)} into {display(one)}; the other way round "
-                f"each would take back what the other one brings. End that one first"
-            )
+    _check_others(settings, live_targets())
     lock = TargetLock(settings.source, settings.target).acquire()
     try:
         return _open(settings, kernel, lock, say)
     except BaseException:
         lock.release()
         raise
+
+
+def _check_others(settings: Settings, holders: list[Holder]) -> None:
+    """Refuse what would mix with what runs: targets in one another, and writes that come back into SOURCE."""
+    for holder in holders:
+        if holder.target != settings.target and _meet(holder.target, settings.target):
+            raise Refused(
+                f"process {holder.pid} already mirrors into {display(holder.target)}, and one of the two targets "
+                f"lies inside the other; end that one first"
+            )
+    reached = {settings.target}  # where what is written into TARGET gets to
+    for _ in holders:
+        for holder in holders:
+            if holder.target in reached or not any(_meet(holder.source, path) for path in reached):
+                continue
+            reached.add(holder.target)
+            if _meet(holder.target, settings.source):
+                raise Refused(
+                    f"process {holder.pid} already mirrors {display(holder.source)} into {display(holder.target)}: what "
+                    f"is written into TARGET would come back into SOURCE, and each would take back what the other one "
+                    f"brings. End that one first"
+                )
+
+
+def _meet(one: bytes, other: bytes) -> bool:
+    """Whether two directories are the same, or one lies inside the other."""
+    return one == other or _below(one, other) is not None or _below(other, one) is not None
 
 
 def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[str], None]) -> Opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -214,15 +215,33 @@ def test_targets_do_not_lie_in_one_another(tmp_path, pair, kernel, first, second
         opened.close()
 
 
-def test_a_pair_does_not_run_both_ways(tmp_path, pair, kernel):
-    build(tmp_path, ["u/"])
-    opened = open_pair(pair, kernel, quiet)
-    try:
-        with pytest.raises(Refused, match=f"process {os.getpid()} already mirrors .*; the other way round"):
-            open_pair(resolve(pair.target, pair.source, PLAIN), kernel, quiet)
-        open_pair(resolve(pair.target, at(tmp_path, "u"), PLAIN), kernel, quiet).close()  # a chain is fine
-    finally:
-        opened.close()
+RINGS = [
+    [("s", "t"), ("t", "s")],
+    [("s", "t"), ("t", "u"), ("u", "s")],
+    [("t", "u"), ("s", "t"), ("u", "s")],
+    [("s", "t"), ("t", "s/sub")],
+    [("s", "t"), ("t/sub", "s")],
+    [("s", "t"), ("t", "u"), ("u/sub", "s/sub")],
+]
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_what_is_written_does_not_come_back(tmp_path, kernel, ring):
+    build(tmp_path, ["s/sub/", "t/sub/", "u/sub/"])
+    *before, last = [resolve(at(tmp_path, source), at(tmp_path, target), PLAIN) for source, target in ring]
+    with contextlib.ExitStack() as running:
+        for each in before:
+            running.callback(open_pair(each, kernel, quiet).close)
+        with pytest.raises(Refused, match=f"process {os.getpid()} already mirrors .* would come back into SOURCE"):
+            open_pair(last, kernel, quiet)
+
+
+def test_a_chain_is_no_ring(tmp_path, kernel):
+    build(tmp_path, ["s/", "t/", "u/", "v/"])
+    with contextlib.ExitStack() as running:
+        for source, target in [("t", "u"), ("s", "t"), ("s", "v")]:
+            pair = resolve(at(tmp_path, source), at(tmp_path, target), PLAIN)
+            running.callback(open_pair(pair, kernel, quiet).close)
 
 
 def test_a_start_that_fails_holds_nothing(pair, kernel, monkeypatch):
