@@ -13,13 +13,14 @@ from syncd.engine.cycle import cycle
 from syncd.engine.moves import finish_move
 from syncd.engine.pair import NOWHERE, Pair
 from syncd.engine.staging import CONFLICTS, open_staging, sweep
-from syncd.errors import Refused, UsageError
+from syncd.errors import Refused, TargetBusy, UsageError
 from syncd.kernel.contract import Intent, Kernel
 from syncd.model.change import Batch
 from syncd.model.entry import Agreed, Entry, Kind
 from syncd.model.path import display, is_within
 from syncd.model.report import Halt
 from syncd.model.settings import Settings
+from syncd.system import flocks
 from syncd.system.boot import boot_id
 from syncd.system.dirs import make_pair_dir, state_home
 from syncd.system.identity import identity
@@ -33,6 +34,7 @@ class Opened:
 
     pair: Pair
     lock: TargetLock
+    own: int  # the descriptor that locks `state`
     state: Path
     notes: list[str]
 
@@ -46,6 +48,7 @@ class Opened:
         finally:
             pair.prepared.clear(pair.staging.fd)
             pair.staging.close()
+            os.close(self.own)
             self.lock.release()
 
 
@@ -155,6 +158,27 @@ def _meet(one: bytes, other: bytes) -> bool:
 def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[str], None]) -> Opened:
     notes = [lock.warning] if lock.warning else []
     state = make_pair_dir(settings.source, settings.target)
+    own = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not flocks.take(own):  # by one with another runtime directory, which `lock` does not see
+            raise TargetBusy(
+                f"another process uses {state}, the state of this pair, with another XDG_RUNTIME_DIR. Stop that one first"
+            )
+        return _open_locked(settings, kernel, lock, own, state, notes, say)
+    except BaseException:
+        os.close(own)
+        raise
+
+
+def _open_locked(
+    settings: Settings,
+    kernel: Kernel,
+    lock: TargetLock,
+    own: int,
+    state: Path,
+    notes: list[str],
+    say: Callable[[str], None],
+) -> Opened:
     settings = _without_own(settings)
     target_fd = os.open(settings.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -180,7 +204,7 @@ def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[s
         if baseline.notes.get("source", source) != source:
             notes.append("the source is another directory than the one mirrored before")
             pair.expect_another_source()
-        opened = Opened(pair, lock, state, notes)
+        opened = Opened(pair, lock, own, state, notes)
         _finish_intents(pair, notes)
         if not pair.trusted and baseline.whole:
             _take_back_dropped(pair)

@@ -47,11 +47,16 @@ def pair_dir(source: bytes, target: bytes) -> Path:
 
 
 def make_pair_dir(source: bytes, target: bytes) -> Path:
-    """The state directory of a pair, made if it is not there (0700), with its `pair.json`."""
+    """The state directory of a pair, made if it is not there (0700), with its `pair.json`. Raises Refused if another user's."""
     state = pair_dir(source, target)
     from syncd.system.savefile import SaveFile  # late: `status` only reads
 
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (owner := state.stat().st_uid) != os.geteuid():  # under sudo the variable may still name the user's before
+        raise Refused(
+            f"{state} belongs to user {owner}: what is written there now, that user could not read. Run syncd as that user, "
+            "or set XDG_STATE_HOME to a directory of your own"
+        )
     if _load(state) is None:
         text = json.dumps({"source": _text(source), "target": _text(target)})  # surrogates become escapes
         with SaveFile(state / PAIR_FILE) as file:

@@ -13,6 +13,7 @@ import pytest
 from syncd.control.opening import open_pair, resolve
 from syncd.errors import Refused, TargetBusy, UsageError
 from syncd.model.settings import Settings
+from syncd.system.dirs import pair_dir
 
 OVERLAYS = Settings(b"", b"", overlays=(b"build/out",))
 PLAIN = Settings(b"", b"")
@@ -213,6 +214,29 @@ def test_targets_do_not_lie_in_one_another(tmp_path, pair, kernel, first, second
             open_pair(resolve(at(tmp_path, "s2"), at(tmp_path, second), PLAIN), kernel, quiet)
     finally:
         opened.close()
+
+
+def test_a_pair_has_one_writer_also_with_another_runtime_directory(tmp_path, pair, kernel, monkeypatch):
+    before = os.listdir("/proc/self/fd")
+    opened = open_pair(pair, kernel, quiet)
+    (tmp_path / "other").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "other"))
+    with pytest.raises(TargetBusy, match="another XDG_RUNTIME_DIR"):
+        open_pair(pair, kernel, quiet)
+    opened.close()
+    open_pair(pair, kernel, quiet).close()
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
+def test_the_state_of_another_user_is_left_alone(pair, kernel):
+    open_pair(pair, kernel, quiet).close()
+    state = pair_dir(pair.source, pair.target)
+    os.chown(state, 65534, 65534)
+    before = sorted(path.name for path in state.iterdir())
+    with pytest.raises(Refused, match="belongs to user 65534"):
+        open_pair(pair, kernel, quiet)
+    assert sorted(path.name for path in state.iterdir()) == before
 
 
 RINGS = [
