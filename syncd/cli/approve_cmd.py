@@ -36,5 +36,9 @@ def command(identity: str, source: bytes | None, target: bytes | None, as_json: 
                 click.echo(f"approved: {done['removed']} removed")
             return
     if not states:
-        raise NothingRunning("no watch is running; give the ID to the next one: syncd watch SOURCE TARGET --approve ID")
-    raise UsageError(f"no watch waits for {identity}; see: syncd status")
+        raise NothingRunning(
+            "no watch is running; give the ID to the next run: syncd watch (or sync) SOURCE TARGET --approve ID"
+        )
+    raise UsageError(
+        f"no watch waits for {identity}; see: syncd status TARGET. A sync takes it itself: syncd sync SOURCE TARGET --approve ID"
+    )

@@ -6,12 +6,14 @@ import click
 
 from syncd.cli.options import RULES, WRITING, with_options
 from syncd.cli.output import json_option, pair_arguments, write_json
-from syncd.model.change import DRIFT, Line
+from syncd.model.change import DRIFT, Line, Row
+from syncd.model.entry import Kind
 from syncd.model.path import display, path_fields
 from syncd.model.plan import Verb
 from syncd.model.settings import Settings
 
-SIGNS = {Line.CHANGED: "put", Line.GONE: "remove", Line.CONFLICT: "set aside and put", Line.UNKNOWN: "cannot read"}
+LINES = (Line.CHANGED, Line.GONE, Line.CONFLICT, *DRIFT, Line.AGREED, Line.UNKNOWN)
+ALWAYS = ("put", "remove", "set aside and put", "cannot read")  # summed up also where there are none
 
 
 @click.command(name="diff", epilog="Example: syncd diff ./shop /srv/mirrors/shop")
@@ -34,20 +36,46 @@ def show_diff(settings: Settings, *, as_json: bool) -> None:
     from syncd.system.dirs import pair_dir
 
     reading = read(settings, load(), pair_dir(settings.source, settings.target))
-    lines = [*SIGNS, *DRIFT]
+    plan, halt = reading.plan, reading.halt
+    rows = [
+        (line, row) for line in LINES for row in reading.diff.rows(line) if line is not Line.AGREED or is_behind(row)
+    ]
+    verbs = {line: plan.verbs.get(line, Verb.LEAVE) for line in LINES}
     if as_json:
-        rows = [
-            path_fields(row.path) | {"line": str(line), "verb": str(reading.plan.verbs.get(line, Verb.LEAVE))}
-            for line in lines
-            for row in reading.diff.rows(line)
-        ]
-        counts = {str(line): count for line, count in reading.plan.counts.items()}
-        write_json({"schema": 1, "counts": counts, "id": reading.plan.id, "rows": rows})
+        listed = [path_fields(row.path) | {"line": str(line), "verb": str(verbs[line])} for line, row in rows]
+        counts = {str(line): count for line, count in plan.counts.items()}
+        stop = None if halt is None else {"reason": halt.reason, "id": halt.id}
+        write_json({"schema": 1, "counts": counts, "id": plan.id, "halt": stop, "rows": listed})
         return
-    for line in lines:
-        what = SIGNS.get(line, f"drift: {line}")
-        for row in reading.diff.rows(line):
-            click.echo(f"{what}  {display(row.path)}")
-    counts_text = ", ".join(f"{reading.plan.counts[line]} {what}" for line, what in SIGNS.items())
-    drifted = sum(reading.plan.counts[line] for line in DRIFT)
-    click.echo(f"{counts_text}; {drifted} drifted", err=True)
+    sums = dict.fromkeys(ALWAYS, 0)
+    for line, row in rows:
+        what = deed(line, verbs[line], row)
+        sums[what] = sums.get(what, 0) + 1
+        click.echo(f"{what}  {display(row.path)}")
+    drifted = sum(sums.pop(f"drift: {line}", 0) for line in DRIFT)
+    click.echo(f"{', '.join(f'{count} {what}' for what, count in sums.items())}; {drifted} drifted", err=True)
+    if halt is not None:
+        advice = halt.told(f"syncd sync SOURCE TARGET --approve {halt.id}")
+        click.echo(f"a cycle would do nothing of that: {advice}", err=True)
+
+
+def deed(line: Line, verb: Verb, row: Row) -> str:
+    """What a cycle would do at a path, in words."""
+    if line is Line.UNKNOWN:
+        return "cannot read"
+    if verb is Verb.LEAVE:
+        return f"drift: {line}"
+    if verb is Verb.RECORD:
+        return "set mode or time"
+    if verb is Verb.REPLACE:
+        return "set aside and put" if row.source else "set aside"
+    return str(verb)
+
+
+def is_behind(row: Row) -> bool:
+    """Whether the target of an equal entry has another mode, or a file or link another time."""
+    if row.source is None or row.target is None:
+        return False
+    source, target = row.source.seen, row.target.seen
+    late = row.source.kind is not Kind.DIR and source.mtime_ns != target.mtime_ns
+    return late or (source.mode ^ target.mode) & 0o1777 != 0

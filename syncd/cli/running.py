@@ -58,7 +58,7 @@ def run(
     try:
         if approve:
             opened.pair.guard.approved = approve
-        show = Show(opened.pair, as_json=as_json, verbose=verbose)
+        show = Show(opened.pair, as_json=as_json, verbose=verbose, once=once)
         runner = _runner(opened, once, show)
         _until_end(runner, opened, show, once)
         # One that was cut short ends at once instead of flushing what it wrote: the journal knows all of it, and
@@ -133,7 +133,7 @@ def _judge(runner: Runner, once: bool, interrupted: bool) -> None:
 
 def _judge_cycle(last: CycleReport) -> None:
     if last.halt is not None:
-        raise Halted(str(last.halt))
+        raise Halted(last.halt.told(f"syncd sync SOURCE TARGET --approve {last.halt.id}"))
     if last.again:
         named = ", ".join(display(path) for path in sorted(last.again)[:NAMED])
         raise NotInSync(f"{len(last.again)} entries changed while they were mirrored: {named}; run it once more")

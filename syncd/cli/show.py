@@ -31,7 +31,8 @@ LARGEST = 5
 class Show:
     """The face of a run. `cycle` and `announce` are called by the engine's thread, the rest by the main one."""
 
-    def __init__(self, pair: Pair, *, as_json: bool, verbose: bool) -> None:
+    def __init__(self, pair: Pair, *, as_json: bool, verbose: bool, once: bool = False) -> None:
+        self._once = once  # a halt ends the run then, and is told as its error
         self.live = sys.stderr.isatty() and not as_json
         self.runner: Runner | None = None
         self._pair = pair
@@ -110,7 +111,7 @@ class Show:
             news += [f"{display(path)}: not mirrored (FIFO, socket or device)" for path in done.others]
             news += [f"{display(path)}: setuid or setgid not mirrored" for path in done.dropped]
             news += list(done.notes)
-            if done.halt is not None:
+            if done.halt is not None and not self._once:
                 news.append(str(done.halt))
             self._tell(news)
         if self._view is not None and self.runner is not None:

@@ -13,13 +13,16 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from syncd.engine.baseline import Baseline
+from syncd.engine.guard import Guard
 from syncd.engine.ignore import compile_rules
 from syncd.engine.plan import plan_mirror
 from syncd.engine.scan import Sight, scan
 from syncd.errors import SyncdError
 from syncd.kernel.contract import Base, Diff, Kernel, Root, Rules
+from syncd.model.change import Line
 from syncd.model.path import display
 from syncd.model.plan import Plan
+from syncd.model.report import Halt
 from syncd.model.settings import Settings
 from syncd.system.identity import identity
 
@@ -30,6 +33,7 @@ class Reading(NamedTuple):
     sight: Sight
     diff: Diff
     plan: Plan
+    halt: Halt | None  # a cycle would stop before it does any of it
     base: Base
     rules: Rules
 
@@ -47,7 +51,20 @@ def read(settings: Settings, kernel: Kernel, state: Path, *, by_content: bool = 
     with _roots(settings, kernel) as roots:
         sight = scan(kernel, roots, rules, base, None, kernel.control(), exact=True)
     diff = kernel.diff(base, sight.source, sight.target)
-    return Reading(sight, diff, plan_mirror(diff, settings.drift, len(base)), base, rules)
+    plan = plan_mirror(diff, settings.drift, len(base))
+    return Reading(sight, diff, plan, _halt(settings, baseline, plan, first=another), base, rules)
+
+
+def _halt(settings: Settings, baseline: Baseline, plan: Plan, *, first: bool) -> Halt | None:
+    """What a cycle that begins now would be stopped by, without the removals of the last minute."""
+    conflicts = plan.counts[Line.CONFLICT]
+    if conflicts and not settings.adopt and (first or not baseline.notes.get("met")):
+        return Halt(f"a first meeting, and {conflicts} entries differ; --adopt sets them aside and goes on")
+    here = identity(settings.source)
+    bare = bool(plan.removals or conflicts) and not os.listdir(settings.source)
+    replaced = baseline.notes.get("source", here) != here
+    checked = Guard(settings.guard).check(plan, 0.0, bare=bare, replaced=replaced)
+    return checked if isinstance(checked, Halt) else None
 
 
 @contextmanager

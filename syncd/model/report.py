@@ -47,9 +47,13 @@ class Halt(NamedTuple):
     removals: int = 0
 
     def __str__(self) -> str:
+        return self.told(f"syncd approve {self.id}")
+
+    def told(self, command: str) -> str:
+        """What happened, and the command that lets the removals through."""
         if not self.id:
             return f"halted: {self.reason}"
-        return f"halted: {self.reason}; if it is meant, run: syncd approve {self.id} (see `syncd diff` for the list)"
+        return f"halted: {self.reason}; if it is meant, run: {command} (see `syncd diff` for the list)"
 
 
 class CycleReport(NamedTuple):
