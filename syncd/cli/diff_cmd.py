@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from syncd.cli.options import RULES, WRITING, with_options
+from syncd.cli.options import RULES, WRITING, with_options, with_rules_of_watch
 from syncd.cli.output import json_option, pair_arguments, write_json
 from syncd.model.change import DRIFT, Line, Row
 from syncd.model.entry import Kind
@@ -35,7 +35,8 @@ def show_diff(settings: Settings, *, as_json: bool) -> None:
     from syncd.kernel.choose import load
     from syncd.system.dirs import pair_dir
 
-    reading = read(settings, load(), pair_dir(settings.source, settings.target))
+    state = pair_dir(settings.source, settings.target)
+    reading = read(with_rules_of_watch(settings, state), load(), state)
     plan, halt = reading.plan, reading.halt
     rows = [
         (line, row) for line in LINES for row in reading.diff.rows(line) if line is not Line.AGREED or is_behind(row)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from syncd.cli.options import RULES, with_options
+from syncd.cli.options import RULES, with_options, with_rules_of_watch
 from syncd.cli.output import json_option, pair_arguments, write_json
 from syncd.model.change import DRIFT, Line
 from syncd.model.path import display, path_fields
@@ -29,7 +29,7 @@ def command(settings: Settings, source: bytes, target: bytes | None, as_json: bo
     from syncd.kernel.choose import load
 
     source, target, state = find_pair(source, target)
-    settings = resolve(source, target, settings, create=False)
+    settings = with_rules_of_watch(resolve(source, target, settings, create=False), state)
     reading = read(settings, load(), state)
     where = [*places(state, Path(os.fsdecode(settings.target)))]
     where += places(state / "pull", Path(os.fsdecode(settings.source)))  # what the source held before a `pull`

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from syncd.cli.drift_cmd import WORDS
-from syncd.cli.options import RULES, with_options
+from syncd.cli.options import RULES, with_options, with_rules_of_watch
 from syncd.cli.output import BYTES, json_option, write_json
 from syncd.errors import NothingRunning, UsageError
 from syncd.model.change import Line
@@ -32,7 +32,7 @@ def command(settings: Settings, pair_and_path: tuple[bytes, ...], as_json: bool)
         raise UsageError("name the pair and one path: syncd explain [SOURCE] TARGET PATH")
     *pair, given = pair_and_path
     source, target, state = find_pair(pair[0], pair[1] if len(pair) == 2 else None)
-    settings = resolve(source, target, settings, create=False)
+    settings = with_rules_of_watch(resolve(source, target, settings, create=False), state)
     path = _relative(given, settings)
     answer = _look(settings, path)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -51,6 +52,21 @@ def with_options(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Callabl
         return wrapped
 
     return decorate
+
+
+def with_rules_of_watch(settings: Settings, state: Path) -> Settings:
+    """Take over the rules of the watch that runs on the pair. Where others were given, they count, and that is said."""
+    from syncd.control.client import rules_of_watch
+
+    theirs = rules_of_watch(state)
+    if theirs is None:
+        return settings
+    given = {name: getattr(settings, name) for name in theirs}
+    if given == {name: Settings._field_defaults[name] for name in theirs}:
+        return settings._replace(**theirs)
+    if given != theirs:
+        click.echo("syncd: the watch of this pair has other rules than those given here", err=True)
+    return settings
 
 
 def settings(

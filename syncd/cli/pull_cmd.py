@@ -6,7 +6,7 @@ import os
 
 import click
 
-from syncd.cli.options import RULES, with_options
+from syncd.cli.options import RULES, with_options, with_rules_of_watch
 from syncd.cli.output import BYTES, json_option, write_json
 from syncd.errors import NotInSync, Refused, UsageError
 from syncd.model.path import check, display, is_within, path_fields
@@ -47,6 +47,7 @@ def command(
     named = [_relative(path, settings) for path in paths]
     kernel = load()
     state = make_pair_dir(settings.source, settings.target)
+    settings = with_rules_of_watch(settings, state)
     baseline = Baseline(kernel, state, reading=True)
     if not os.path.isdir(settings.target) or baseline.notes.get("target") != identity(settings.target):
         raise Refused(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from syncd.cli.options import RULES, with_options
+from syncd.cli.options import RULES, with_options, with_rules_of_watch
 from syncd.cli.output import json_option, pair_arguments, write_json
 from syncd.errors import NotInSync
 from syncd.kernel.contract import Base
@@ -33,7 +33,7 @@ def command(settings: Settings, source: bytes, target: bytes | None, strict: boo
     from syncd.kernel.choose import load
 
     source, target, state = find_pair(source, target)
-    settings = resolve(source, target, settings, create=False)
+    settings = with_rules_of_watch(resolve(source, target, settings, create=False), state)
     kernel = load()
     reading = read(settings, kernel, state, by_content=True)
     base = Baseline(kernel, state, reading=True).base

@@ -55,6 +55,21 @@ def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:
     return body["result"]
 
 
+def rules_of_watch(state: Path) -> dict[str, Any] | None:
+    """The fields of `Settings` that are rules, of the watch whose state directory this is. None: nothing answers."""
+    try:
+        theirs = ask(state, "rules")
+    except SyncdError:
+        return None
+    return {
+        "ignore": tuple(theirs["ignore"]),
+        "ignore_from": tuple((name, bytes.fromhex(text)) for name, text in theirs["ignore_from"]),
+        "overlays": tuple(bytes.fromhex(path) for path in theirs["overlays"]),
+        "vcs": theirs["vcs"],
+        "gitignore": theirs["gitignore"],
+    }
+
+
 def _connect(line: socket.socket, state: Path) -> None:
     """Connect. A watch that has just started copies before it listens: it gets a moment for that."""
     until = time.monotonic() + STARTING

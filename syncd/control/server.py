@@ -34,6 +34,7 @@ class Server:
             "sync": self._sync,
             "approve": self._approve,
             "explain": self._explain,
+            "rules": self._rules,
         }
 
     async def start(self) -> None:
@@ -124,6 +125,16 @@ class Server:
         if done.halt is not None:
             raise Halted(f"the source changed meanwhile: {done.halt}")
         return done.as_json()
+
+    async def _rules(self, _params: dict[str, Any]) -> dict[str, Any]:
+        settings = self._runner.pair.settings
+        return {
+            "ignore": list(settings.ignore),
+            "ignore_from": [[name, text.hex()] for name, text in settings.ignore_from],
+            "overlays": [path.hex() for path in settings.overlays],
+            "vcs": settings.vcs,
+            "gitignore": settings.gitignore,
+        }
 
     async def _explain(self, params: dict[str, Any]) -> dict[str, Any]:
         path = bytes.fromhex(str(params["path"]))

@@ -1,0 +1,56 @@
+"""Commands that look at a pair go by the rules of the watch that runs on it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.integration.conftest import Place
+from tests.integration.watching import watching
+
+pytestmark = [pytest.mark.kernel, pytest.mark.loop]
+
+
+@pytest.fixture
+def rules(place: Place) -> list[str]:
+    """Options of each kind, and what they leave out."""
+    given = place.source.parent / "rules"
+    given.write_text("from-file\n")
+    for name in ("x.log", "from-file", "from-git", "own/in"):
+        (place.source / name).parent.mkdir(exist_ok=True)
+        (place.source / name).write_text(name)
+    (place.source / ".gitignore").write_text("from-git\n")
+    return ["--ignore", "*.log", "--ignore-from", str(given), "--overlay", "own", "--gitignore"]
+
+
+@pytest.mark.parametrize("command", ["verify", "diff", "drift"])
+def test_they_find_nothing_amiss(place: Place, rules: list[str], command: str) -> None:
+    with watching(*place, *rules) as watch:
+        assert watch.flush() == 0
+        done = watch.run(command)
+        assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+        other = watch.run(command, "--ignore", "*.log")
+        assert "other rules" in other.stderr
+        same = watch.run(command, *rules)
+        assert "other rules" not in same.stderr
+        assert watch.run("sync", "--dry-run").stdout == ""
+
+
+def test_explain_names_the_rule(place: Place, rules: list[str]) -> None:
+    with watching(*place, *rules) as watch:
+        for path, source in [("x.log", "--ignore"), ("own/in", "overlay"), ("from-git", ".gitignore")]:
+            text = watch.run("explain", path).stdout
+            assert "left out by" in text
+            assert source in text
+        answer = json.loads(watch.run("explain", "a.txt", "--json").stdout)
+        assert answer["rule"] is None
+
+
+def test_a_pull_leaves_an_overlay_alone(place: Place, rules: list[str]) -> None:
+    with watching(*place, *rules) as watch:
+        (place.target / "own").mkdir()
+        (place.target / "own" / "in").write_text("the image's")
+        assert watch.run("pull", ".").returncode == 0
+        assert (place.source / "own" / "in").read_text() == "own/in"
+        assert (place.source / "x.log").exists()
