@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack, closing
 from typing import Any
 
 import click
@@ -59,6 +58,7 @@ def _relative(given: bytes, settings: Settings) -> bytes:
 
 
 def _look(settings: Settings, path: bytes) -> dict[str, Any]:
+    from syncd.control.reading import open_roots
     from syncd.engine.baseline import Baseline
     from syncd.engine.ignore import compile_rules
     from syncd.engine.report import problem
@@ -71,10 +71,7 @@ def _look(settings: Settings, path: bytes) -> dict[str, Any]:
     kernel = load()
     rules = compile_rules(kernel, settings)
     base = Baseline(kernel, pair_dir(settings.source, settings.target), reading=True).base
-    with ExitStack() as opened:
-        source, target = (
-            opened.enter_context(closing(kernel.open_root(where))) for where in (settings.source, settings.target)
-        )
+    with open_roots(settings, kernel) as (source, target):
         looks = [Look(path, False), Look(path.rpartition(b"/")[0], False)]
         sight = scan(kernel, (source, target), rules, base, looks, kernel.control(), exact=True)
         states = [kernel.stat_many(root, [path])[0] for root in (source, target)]
@@ -121,7 +118,8 @@ def _lines(answer: dict[str, Any]) -> list[str]:
         lines.append("no rule speaks of it: it is mirrored")
     else:
         verb = "left out" if answer["excluded"] else "mirrored"
-        lines.append(f"{verb} by {rule['source']}:{rule['line']}: {rule['pattern']} (matches {rule['matched']})")
+        where = "--overlay" if rule["source"] == "overlay" else f"{rule['source']}:{rule['line']}:"
+        lines.append(f"{verb} by {where} {rule['pattern']} (matches {rule['matched']})")
     for side in ("source", "target"):
         entry = answer[side]
         if entry is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -44,6 +45,9 @@ class Lazy(click.Group):  # the signatures are click's
             formatter.write_dl(sorted(COMMANDS.items()))
 
 
+GONE = "the current directory was removed, so relative paths lead nowhere; change to one that is there"
+
+
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
@@ -77,6 +81,14 @@ def main() -> None:
         sys.exit(1)
 
 
+def _has_directory() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
 def _run() -> None:
     try:
         code: Any = cli.main(prog_name="syncd", standalone_mode=False)
@@ -92,6 +104,7 @@ def _run() -> None:
         if isinstance(error, BrokenPipeError):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"syncd: {where}{error.strerror or error}", err=True)
+        what = f"{where}{error.strerror or error}" if where or _has_directory() else GONE
+        click.echo(f"syncd: {what}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

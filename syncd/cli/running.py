@@ -20,7 +20,7 @@ from syncd.control.opening import Opened, open_pair, resolve
 from syncd.control.runner import ENDING, Runner
 from syncd.control.status import Status
 from syncd.engine.watch import Watch
-from syncd.errors import Halted, Interrupted, NothingRunning, NotInSync
+from syncd.errors import Halted, Interrupted, NothingRunning, NotInSync, SyncdError
 from syncd.kernel.choose import chosen, load
 from syncd.model.path import display
 from syncd.model.report import CycleReport
@@ -64,6 +64,13 @@ def run(
         # One that was cut short ends at once instead of flushing what it wrote: the journal knows all of it, and
         # only after a crash of the machine is everything compared by content.
         clean = not runner.cut
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise SyncdError(
+            f"{error.strerror or error}. The state of this pair stands in {opened.state}: look whether its disk is full or "
+            "read-only; nothing is lost, and the next run goes on from there"
+        ) from error
     finally:
         opened.close(clean=clean)
 

@@ -22,7 +22,7 @@ from syncd.model.report import Halt
 from syncd.model.settings import Settings
 from syncd.system import flocks
 from syncd.system.boot import boot_id
-from syncd.system.dirs import make_pair_dir, state_home
+from syncd.system.dirs import make_pair_dir, pair_dir, state_home
 from syncd.system.identity import identity
 from syncd.system.locks import Holder, TargetLock, live_targets
 from syncd.system.mounts import unique_mount_id
@@ -76,7 +76,7 @@ def resolve(source: bytes, target: bytes, settings: Settings, *, create: bool = 
     elif not os.path.isdir(os.path.dirname(real_target)):
         above = os.path.dirname(target) or b"."
         why = "is not a directory" if os.path.lexists(os.path.dirname(real_target)) else "does not exist"
-        raise UsageError(f"{display(above)}, which would hold TARGET, {why}")
+        raise UsageError(f"{display(above)}, which would hold TARGET, {why}; only the last part of TARGET is made")
     elif create:
         try:
             os.mkdir(real_target)
@@ -189,6 +189,11 @@ def _open_locked(
     baseline = None
     try:
         baseline = Baseline(kernel, state)
+        if not (baseline.known or settings.adopt) and _was_mirrored(settings.target, settings.source):
+            raise Refused(
+                f"SOURCE {display(settings.source)} is the mirror of TARGET {display(settings.target)} until now: were they "
+                "swapped? Nothing was touched; --adopt goes on"
+            )
         if baseline.notes.get("target", target) != target:
             notes.append("the target is another directory than the one mirrored before: a first meeting")
             baseline.forget()
@@ -216,6 +221,11 @@ def _open_locked(
     for note in notes:
         say(note)
     return opened
+
+
+def _was_mirrored(source: bytes, target: bytes) -> bool:
+    """Whether a pair is known."""
+    return any(pair_dir(source, target).glob("baseline.*"))
 
 
 def _without_own(settings: Settings) -> Settings:

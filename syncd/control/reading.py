@@ -48,7 +48,7 @@ def read(settings: Settings, kernel: Kernel, state: Path, *, by_content: bool = 
     here = identity(settings.target) if os.path.lexists(settings.target) else None
     another = baseline.notes.get("target", here) != here  # a cycle would begin anew with it
     base = kernel.empty_base() if by_content or another else baseline.base
-    with _roots(settings, kernel) as roots:
+    with open_roots(settings, kernel) as roots:
         sight = scan(kernel, roots, rules, base, None, kernel.control(), exact=True)
     diff = kernel.diff(base, sight.source, sight.target)
     plan = plan_mirror(diff, settings.drift, len(base))
@@ -68,7 +68,8 @@ def _halt(settings: Settings, baseline: Baseline, plan: Plan, *, first: bool) ->
 
 
 @contextmanager
-def _roots(settings: Settings, kernel: Kernel) -> Iterator[tuple[Root, Root]]:
+def open_roots(settings: Settings, kernel: Kernel) -> Iterator[tuple[Root, Root]]:
+    """Both roots, to be read; a target that is not there yet is as good as empty. Raises SyncdError."""
     with ExitStack() as opened:
         roots = []
         for name, path in (("SOURCE", settings.source), ("TARGET", settings.target)):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from syncd.errors import Refused
+from syncd.errors import Refused, SyncdError
 
 PAIR_FILE = "pair.json"
 SOCKET_LIMIT = 107  # bytes of a socket's path on Linux, without the closing zero
@@ -51,7 +51,13 @@ def make_pair_dir(source: bytes, target: bytes) -> Path:
     state = pair_dir(source, target)
     from syncd.system.savefile import SaveFile  # late: `status` only reads
 
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SyncdError(
+            f"the state directory {state} cannot be made: {error.strerror}. Make room or give the right to write there, or "
+            "set XDG_STATE_HOME to another directory"
+        ) from None
     if (owner := state.stat().st_uid) != os.geteuid():  # under sudo the variable may still name the user's before
         raise Refused(
             f"{state} belongs to user {owner}: what is written there now, that user could not read. Run syncd as that user, "

@@ -239,6 +239,17 @@ def test_the_state_of_another_user_is_left_alone(pair, kernel):
     assert sorted(path.name for path in state.iterdir()) == before
 
 
+def test_a_known_pair_is_not_turned_round_by_mistake(pair, kernel):
+    open_pair(pair, kernel, quiet).close()
+    turned = pair._replace(source=pair.target, target=pair.source)
+    for _ in range(2):
+        with pytest.raises(Refused, match="were they swapped"):
+            open_pair(turned, kernel, quiet)
+    open_pair(turned._replace(adopt=True), kernel, quiet).close()
+    open_pair(turned, kernel, quiet).close()  # known by now
+    open_pair(pair, kernel, quiet).close()
+
+
 RINGS = [
     [("s", "t"), ("t", "s")],
     [("s", "t"), ("t", "u"), ("u", "s")],
