@@ -21,9 +21,10 @@ HEAD = """# The command line
 
 Made by `make docs` from the commands themselves; do not edit.
 
-A pair is named by `SOURCE TARGET`, or by `TARGET` alone once it is known. Every command with `--json` prints records
-that a program may rely on: fields are added, never renamed. A path comes as `path`, for display, and as `path_b64`
-where it is not UTF-8.
+A pair is named by `SOURCE TARGET`, or by `TARGET` alone once it is known (not for `watch`, `sync` and `pull`). Every command
+with `--json` prints records that a program may rely on: fields are added, never renamed. A path comes as `path`, for
+display, and as `path_b64` where it is not UTF-8. What keeps a command from its answer is told by its exit code and on
+stderr; then there may be no record.
 """
 
 

@@ -32,8 +32,8 @@ def command(
 ) -> None:
     """Bring what the container made, edited or removed at PATH (relative, and below it) back into SOURCE.
 
-    What SOURCE held there is set aside beside it, also if it had further names (hard links): those stay with it.
-    Refused where SOURCE changed, too.
+    What SOURCE held there is set aside in the state directory (syncd drift names the place), also if it had further
+    names (hard links): those stay with it. Refused where SOURCE changed, too.
     """
     from syncd.control.opening import resolve
     from syncd.engine.baseline import Baseline
