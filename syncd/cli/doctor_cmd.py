@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from syncd.cli.output import BYTES, json_option, write_json
+from syncd.model.path import display
 
 
 @click.command(name="doctor", epilog="Example: syncd doctor ./shop /srv/mirrors/shop")
@@ -22,7 +24,8 @@ def command(source: bytes | None, target: bytes | None, as_json: bool) -> None:
         write_json({"schema": 1, "facts": facts, "warnings": warnings})
         return
     for name, value in facts.items():
-        click.echo(f"{name}: {value}")
+        items = [f"{key} {number}" for key, number in value.items()] if isinstance(value, dict) else value
+        click.echo(f"{name}: {', '.join(items) if isinstance(items, list) else items}")
     for warning in warnings:
         click.echo(f"warning: {warning}")
 
@@ -57,6 +60,13 @@ def _filesystem(name: str, path: bytes, facts: dict[str, Any], warnings: list[st
     from syncd.system.limits import shortage
     from syncd.system.mounts import events_lie, mount_of, mounts_below
 
+    if not os.path.isdir(path):
+        warnings.append(
+            f"{name}: {display(path)} is no directory"
+            if os.path.lexists(path)
+            else f"{name}: {display(path)} is not there"
+        )
+        return
     mount = mount_of(path)
     if mount is None:
         warnings.append(f"{name}: no filesystem found")
@@ -66,10 +76,16 @@ def _filesystem(name: str, path: bytes, facts: dict[str, Any], warnings: list[st
         warnings.append(f"source is {mount.fstype}: {why}; changes are found by polling")
     for below in mounts_below(path):
         facts.setdefault(f"mounts below {name}", []).append(below.point.decode("utf-8", "backslashreplace"))
+    if name == "target" and not os.access(path, os.W_OK | os.X_OK):
+        warnings.append(f"target: {display(path)} cannot be written; give this user the right, or mount it writable")
     if name == "source":
-        import os
-
-        directories = sum(1 for _ in os.walk(path))
+        unreadable: list[OSError] = []
+        directories = sum(1 for _ in os.walk(path, onerror=unreadable.append))
         facts["source directories"] = directories
+        if unreadable:
+            named = ", ".join(display(os.fsencode(error.filename)) for error in unreadable[:3])
+            warnings.append(
+                f"source: {len(unreadable)} directories cannot be read, and what is in them is not mirrored: {named}"
+            )
         if (text := shortage(directories)) is not None:
             warnings.append(text)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.conftest import Place
 from tests.integration.watching import SYNCD, environment, run
-from tests.machine import needs_root, tmpfs
+from tests.machine import call, needs_root, tmpfs
 
 pytestmark = pytest.mark.kernel
 
@@ -44,6 +44,22 @@ def test_a_state_directory_that_is_full(place: Place) -> None:
     done = run("sync", str(place.source), str(place.target), env=environment(place.home))
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(place.target)) == sorted(os.listdir(place.source))
+
+
+@needs_root
+def test_doctor_names_what_would_stand_in_the_way(place: Place) -> None:
+    env = environment(place.home)
+    done = run("doctor", str(place.source / "nope"), str(place.source / "a.txt"), env=env)
+    assert "nope is not there" in done.stdout
+    assert "a.txt is no directory" in done.stdout
+    place.target.mkdir()
+    with tmpfs(place.target):
+        call("mount", "-o", "remount,ro", place.target)
+        done = run("doctor", str(place.source), str(place.target), env=env)
+        assert f"warning: target: {place.target} cannot be written" in done.stdout
+    done = run("doctor", str(place.source), str(place.target), env=env)
+    assert "warning" not in done.stdout.replace("warning: the pure kernel", ""), done.stdout
+    assert "{" not in done.stdout
 
 
 @pytest.mark.parametrize("command", ["explain", "drift", "verify", "diff"])
