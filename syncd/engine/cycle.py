@@ -15,6 +15,7 @@ from syncd.engine.pair import Pair, Roots
 from syncd.engine.plan import POLICIES, plan_mirror
 from syncd.engine.report import report, report_halt, report_lone
 from syncd.engine.scan import Sight, is_bare, looks, scan
+from syncd.engine.shut import open_shut
 from syncd.engine.watch import Watch
 from syncd.kernel.contract import Diff
 from syncd.model.change import Batch, Hints, Line
@@ -53,6 +54,8 @@ def cycle(
             rename_moved(pair.kernel, roots, pair.rules, pair.baseline, batch.moves, pair.control)
         if sight is None or full:
             sight = _scan(pair, roots, batch, full=full, watch=watch)
+        while sight.target.troubles and open_shut(roots[1], pair.baseline.base, sight):
+            sight = _scan(pair, roots, batch, full=full)
         diff = pair.diff(sight, roots, batch)
         plan = plan_mirror(
             diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted

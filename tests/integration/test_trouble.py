@@ -490,14 +490,63 @@ def test_a_restart_while_a_part_cannot_be_read(place: Place, tmp_path: Path) -> 
             eventually(lambda: not watch.status()["problems"], "no recovery", 40)
 
 
+def _end_open(path: Path) -> None:
+    path.chmod(0o755)
+
+
+def _end_removed(path: Path) -> None:
+    path.chmod(0o755)
+    shutil.rmtree(path)
+
+
+def _end_moved(path: Path) -> None:
+    path.chmod(0o755)
+    path.rename(path.with_name("elsewhere"))
+
+
+def _end_file(path: Path) -> None:
+    _end_removed(path)
+    path.write_text("a file by now")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="needs setpriv to drop root")
+@pytest.mark.parametrize("mode", [0o000, 0o400])
+@pytest.mark.parametrize("end", [_end_open, _end_removed, _end_moved, _end_file])
+@pytest.mark.parametrize("running", [True, False])
+def test_a_directory_that_was_shut_for_a_while(
+    place: Place, end: Callable[[Path], None], mode: int, running: bool
+) -> None:
+    """Its mirror is shut, too, by syncd itself, which must not be kept out by that."""
+    source, target, home = place
+    fill(source)
+    shut = Path("d3", "deep")
+    with watching(source, target, home, prefix=without_rights()) as watch:
+        (source / shut).chmod(mode)
+        eventually(lambda: (target / shut).stat().st_mode & 0o777 == mode, "its mode is not mirrored")
+        if not running:
+            watch.stop()
+        end(source / shut)
+        if running:
+            assert_recovers(watch)
+            assert watch.flush() == 0
+    if not running:
+        done = run("sync", str(source), str(target), env=environment(home), prefix=without_rights())
+        assert done.returncode == 0, done.stderr
+    assert_equal(source, target)
+
+
+def without_rights() -> list[str]:
+    """A command in front of another one that makes permissions count, also for root."""
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="needs setpriv to drop root")
 def test_a_directory_that_this_user_may_not_read(place: Place) -> None:
     source, target, home = place
     fill(source)
-    prefix = []
-    if os.geteuid() == 0:
-        prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
-    with watching(source, target, home, prefix=prefix) as watch:
+    with watching(source, target, home, prefix=without_rights()) as watch:
         before = read_tree(target)
         (source / "d3" / "deep").chmod(0)
         (source / "d3" / "deep" / "f3").write_text("written by somebody who may")

@@ -116,9 +116,13 @@ class Watching:
                 stream.close()
 
 
-def run(command: str, *arguments: str, env: dict[str, str], limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
-    """Run one command of syncd to its end."""
-    return subprocess.run([*SYNCD, command, *arguments], env=env, capture_output=True, text=True, timeout=limit)
+def run(
+    command: str, *arguments: str, env: dict[str, str], limit: float = LIMIT, prefix: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run one command of syncd to its end. `prefix` stands before its command line."""
+    return subprocess.run(
+        [*prefix, *SYNCD, command, *arguments], env=env, capture_output=True, text=True, timeout=limit
+    )
 
 
 @contextmanager

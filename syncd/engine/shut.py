@@ -1,0 +1,67 @@
+"""Directories of the target that the mirror itself has shut: it made them with the source's mode of then."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from syncd.engine.scan import Sight
+from syncd.kernel.contract import Base, Root
+from syncd.model.entry import Kind
+from syncd.model.path import ancestors, is_within
+
+RIGHTS = 0o500  # without these their owner can neither list a directory nor look at what is in it
+
+
+def open_shut(target: Root, base: Base, sight: Sight) -> bool:
+    """Give this user his rights on such directories back, where they kept the scan out and the source can be read.
+
+    What is to be done there needs them, and gives the directory the source's mode in the end. One whose mode is not the
+    baseline's is left alone. True: there is more to see now. Raises nothing; blocks on the disk.
+    """
+    kept_out = [trouble.path for trouble in sight.target.troubles if trouble.errno == errno.EACCES]
+    unknown = [trouble.path for trouble in sight.source.troubles]
+    opened = False
+    places = {place for path in kept_out for place in (path, *ancestors(path))}
+    for path in sorted(places):  # from the top down
+        row = base.get(path)
+        if row is None or row.kind != Kind.DIR or row.mode & RIGHTS == RIGHTS or not _is_seen(sight, path):
+            continue
+        if not any(is_within(path, each) for each in unknown):
+            opened |= _open(target, path, row.mode)
+    return opened
+
+
+def _is_seen(sight: Sight, path: bytes) -> bool:
+    """Whether the source was looked at there, so that this cycle sets the mode right."""
+    scope = sight.source.scope
+    return scope is None or any(look.path == path or (look.deep and is_within(path, look.path)) for look in scope)
+
+
+def _open(target: Root, path: bytes, mode: int) -> bool:
+    fd = -1
+    try:
+        fd = _reach(target.fd, path)
+        about = os.fstat(fd)
+        if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o1777 != mode:
+            return False
+        os.chmod(f"/proc/self/fd/{fd}", mode | 0o700)
+    except OSError:
+        return False
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    return True
+
+
+def _reach(top: int, path: bytes) -> int:
+    """Open a directory to be named only, through no link. Raises OSError."""
+    here = os.dup(top)
+    for part in path.split(b"/"):
+        try:
+            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+        finally:
+            os.close(here)
+        here = below
+    return here
