@@ -47,12 +47,12 @@ def _open(target: Root, path: bytes, mode: int) -> bool:
         if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o1777 != mode:
             return False
         os.chmod(f"/proc/self/fd/{fd}", mode | 0o700)
+        return os.fstat(fd).st_mode & RIGHTS == RIGHTS  # some filesystems take a mode and keep their own
     except OSError:
         return False
     finally:
         if fd >= 0:
             os.close(fd)
-    return True
 
 
 def _reach(top: int, path: bytes) -> int:
