@@ -161,14 +161,8 @@ impl Hand<'_> {
         want: &Want,
     ) -> Placed<Meta> {
         self.on_benches(spot, |hand, bench| {
-            let fresh = hand.prepare(bench, taken, want)?;
-            match hand.look(spot.dir, spot.name) {
-                Ok(Some(meta)) if meta.print == *expected => {}
-                done => {
-                    fresh.discard();
-                    return Err(Miss::Halt(done.err().unwrap_or(Halt::Changed)));
-                }
-            }
+            let as_believed = |meta: &Meta| meta.print == *expected;
+            let fresh = hand.prepare_over(bench, spot, taken, want, as_believed)?;
             let done = hand.swap(spot, expected, bench, &fresh);
             if let Err(miss) = &done {
                 let again = matches!(miss, Miss::OtherMount) && taken.load.staged().is_some();
@@ -187,14 +181,8 @@ impl Hand<'_> {
         want: &Want,
     ) -> Placed<Meta> {
         self.on_benches(spot, |hand, bench| {
-            let fresh = hand.prepare(bench, taken, want)?;
-            match hand.look(spot.dir, spot.name) {
-                Ok(Some(meta)) if meta.print.same_but_ctime(expected) => {}
-                done => {
-                    fresh.discard();
-                    return Err(Miss::Halt(done.err().unwrap_or(Halt::Changed)));
-                }
-            }
+            let as_believed = |meta: &Meta| meta.print.same_but_ctime(expected);
+            let fresh = hand.prepare_over(bench, spot, taken, want, as_believed)?;
             let name = fresh.name.as_slice();
             if let Err(errno) = retry(|| fs::renameat(fresh.dir, name, spot.dir, spot.name)) {
                 fresh.discard_unless(errno == Errno::XDEV && taken.load.staged().is_some());
@@ -206,6 +194,25 @@ impl Hand<'_> {
             crash::pass("publish-renamed");
             Ok(fresh.meta(spot)?)
         })
+    }
+
+    /// A new entry, for a name at which the old one is still what was believed.
+    fn prepare_over<'b>(
+        &mut self,
+        bench: Bench<'b>,
+        spot: Spot<'_>,
+        taken: &Taken,
+        want: &Want,
+        as_believed: impl Fn(&Meta) -> bool,
+    ) -> Result<Fresh<'b>, Miss> {
+        let fresh = self.prepare(bench, taken, want)?;
+        match self.look(spot.dir, spot.name) {
+            Ok(Some(meta)) if as_believed(&meta) => Ok(fresh),
+            done => {
+                fresh.discard();
+                Err(Miss::Halt(done.err().unwrap_or(Halt::Changed)))
+            }
+        }
     }
 
     /// Try with staging and, if that is on another mount, with the entry's own directory.
