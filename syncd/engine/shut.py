@@ -10,6 +10,7 @@ from syncd.engine.scan import Sight
 from syncd.kernel.contract import Base, Root
 from syncd.model.entry import Kind
 from syncd.model.path import ancestors, is_within
+from syncd.watchers.walk import open_below
 
 RIGHTS = 0o500  # without these their owner can neither list a directory nor look at what is in it
 
@@ -42,7 +43,7 @@ def _is_seen(sight: Sight, path: bytes) -> bool:
 def _open(target: Root, path: bytes, mode: int) -> bool:
     fd = -1
     try:
-        fd = _reach(target.fd, path)
+        fd = open_below(target.fd, path, os.O_PATH)
         about = os.fstat(fd)
         if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o1777 != mode:
             return False
@@ -53,15 +54,3 @@ def _open(target: Root, path: bytes, mode: int) -> bool:
     finally:
         if fd >= 0:
             os.close(fd)
-
-
-def _reach(top: int, path: bytes) -> int:
-    """Open a directory to be named only, through no link. Raises OSError."""
-    here = os.dup(top)
-    for part in path.split(b"/"):
-        try:
-            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-        finally:
-            os.close(here)
-        here = below
-    return here
