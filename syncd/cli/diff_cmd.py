@@ -13,6 +13,7 @@ from syncd.model.plan import Verb
 from syncd.model.settings import Settings
 
 LINES = (Line.CHANGED, Line.GONE, Line.CONFLICT, *DRIFT, Line.AGREED, Line.UNKNOWN)
+BITS = 0o1777
 ALWAYS = ("put", "remove", "set aside and put", "cannot read")  # summed up also where there are none
 
 
@@ -79,4 +80,4 @@ def is_behind(row: Row) -> bool:
         return False
     source, target = row.source.seen, row.target.seen
     late = row.source.kind is not Kind.DIR and source.mtime_ns != target.mtime_ns
-    return late or (source.mode ^ target.mode) & 0o1777 != 0
+    return late or (row.source.kind is not Kind.LINK and (source.mode ^ target.mode) & BITS != 0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import click
 
+from syncd.cli.diff_cmd import is_behind
 from syncd.cli.options import RULES, with_options, with_rules_of_watch
 from syncd.cli.output import json_option, pair_arguments, write_json
 from syncd.errors import NotInSync
@@ -16,7 +17,6 @@ from syncd.model.path import display, path_fields
 from syncd.model.settings import Settings
 
 SHOWN = 20
-BITS = 0o1777
 
 
 @click.command(name="verify", epilog="Example: syncd verify ./shop /srv/mirrors/shop --strict")
@@ -47,7 +47,7 @@ def command(settings: Settings, source: bytes, target: bytes | None, strict: boo
     drifted = [row.path for line in rows for row in rows[line] if _is_drift(row, base, digests)]
     theirs = set(drifted)
     missing, different = ([row.path for row in rows[line] if row.path not in theirs] for line in rows)
-    different += [row.path for row in reading.diff.rows(Line.AGREED) if not _same_metadata(row)]
+    different += [row.path for row in reading.diff.rows(Line.AGREED) if is_behind(row)]
     extra = [row.path for row in reading.diff.rows(Line.MADE)]
     left = [path for path in extra if (known := base.get(path)) is not None and known.kind is not Kind.DIR]
     drifted += [path for path in extra if path not in set(left)]
@@ -85,11 +85,3 @@ def _is_to_be_read(row: Row, base: Base) -> bool:
     if known is None or row.source is None or row.source.kind is not Kind.FILE or known.kind is not Kind.FILE:
         return False
     return row.source.digest is None and row.source.seen != known.source
-
-
-def _same_metadata(row: Row) -> bool:
-    if row.source is None or row.target is None:
-        return True
-    if row.source.kind is not Kind.LINK and (row.source.seen.mode ^ row.target.seen.mode) & BITS:
-        return False
-    return row.source.kind is Kind.DIR or row.source.seen.mtime_ns == row.target.seen.mtime_ns
