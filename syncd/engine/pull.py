@@ -92,10 +92,11 @@ def pull(
         )
     if wanted and len(wanted) < len(rows):  # sockets and the like are not mirrored: nobody removed them
         diff = compare([Look(path, False) for path in wanted])
+    problems = [problem(trouble) for tree in ahead for trouble in tree.troubles]  # what is there is not known
     if dry_run or not wanted:
-        return Pulled(tuple(wanted), removed, (), ())
+        return Pulled(tuple(wanted), removed, (), tuple(problems))
     staging = open_staging(state / "pull", Path(os.fsdecode(settings.source)), source.fd)
-    aside, problems = [], []
+    aside = []
     try:
         if not flocks.take(staging.fd):
             raise Refused("another pull into this source is under way; wait for its end")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.compare import read_tree
 from tests.integration.conftest import Place
-from tests.integration.watching import environment, run, watching
+from tests.integration.watching import environment, run, watching, without_rights
 
 pytestmark = pytest.mark.kernel
 
@@ -83,6 +83,23 @@ def test_a_pull_from_an_emptied_target_needs_force(place: Place) -> None:
 def test_a_pull_of_no_path_is_a_mistake(place: Place, path: str) -> None:
     done = run("pull", str(place.source), str(place.target), path, env=environment(place.home))
     assert done.returncode == 2, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="needs setpriv to drop root")
+def test_a_pull_names_what_it_cannot_read(place: Place) -> None:
+    source, target, home = place
+    env = environment(home)
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    (target / "dir" / "b.txt").write_text("the container's")
+    (target / "a.txt").write_text("the container's")
+    (target / "dir").chmod(0)
+    try:
+        done = run("pull", str(source), str(target), ".", env=env, prefix=without_rights())
+    finally:
+        (target / "dir").chmod(0o755)
+    assert (done.returncode, "EACCES" in done.stderr) == (3, True), done.stderr
+    assert (source / "a.txt").read_text() == "the container's"
+    assert (source / "dir" / "b.txt").read_text() == "b"
 
 
 def test_a_pull_over_a_fifo_needs_force(place: Place) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests.compare import are_equal, assert_equal, differences, read_tree
 from tests.fusefs import faulty
 from tests.integration.conftest import Place
-from tests.integration.watching import Watching, environment, run, watching
+from tests.integration.watching import Watching, environment, run, watching, without_rights
 from tests.machine import call, eventually, loop, mounted, needs_root, sysctl, tmpfs, unmount
 
 pytestmark = pytest.mark.kernel
@@ -533,13 +533,6 @@ def test_a_directory_that_was_shut_for_a_while(
         done = run("sync", str(source), str(target), env=environment(home), prefix=without_rights())
         assert done.returncode == 0, done.stderr
     assert_equal(source, target)
-
-
-def without_rights() -> list[str]:
-    """A command in front of another one that makes permissions count, also for root."""
-    if os.geteuid() != 0:
-        return []
-    return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="needs setpriv to drop root")
