@@ -136,15 +136,15 @@ class Runner:
         mounts = -1
         try:
             mounts = open_changes()
-            self._mounts = self._mounts_that_matter()
-            self._full_cycle(EVERYTHING)
-            self.started.set()
-            if self.once:
-                return
             with select.epoll() as epoll:
+                epoll.register(mounts, select.EPOLLPRI)  # takes the word of earlier changes away, so look afterwards
+                self._mounts = self._mounts_that_matter()
+                self._full_cycle(EVERYTHING)
+                self.started.set()
+                if self.once:
+                    return
                 self.watch.watcher.listen(epoll)
                 epoll.register(self._wake, select.EPOLLIN)
-                epoll.register(mounts, select.EPOLLPRI)
                 while not self._stop:
                     for fd in self._wait(epoll, self._work()):
                         if fd == self._wake:

@@ -7,26 +7,20 @@ import random
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from syncd.control.opening import open_pair, resolve
-from syncd.control.runner import Runner
-from syncd.control.status import State, Status
+from syncd.control.status import State
 from syncd.engine.cycle import look_ahead
 from syncd.engine.pair import Pair
 from syncd.engine.scan import Sight
-from syncd.engine.watch import Watch
-from syncd.kernel.choose import load
 from syncd.model.change import Batch
-from syncd.model.settings import Settings, Timing
-from syncd.watchers.choose import choose
-from tests.compare import assert_equal
+from syncd.model.settings import Timing
+from tests.compare import are_equal, assert_equal
+from tests.integration.engine import Engine
 from tests.integration.watching import Watching, run, watching
 from tests.machine import call, eventually, needs_root, tmpfs
 from tests.repository import git, make_repository
@@ -161,27 +155,6 @@ def test_branches_made_merged_and_dropped(tmp_path: Path) -> None:
 # --- a lock left behind -------------------------------------------------------------------------------
 
 
-class Engine:
-    """A watch in this process, whose times can be chosen."""
-
-    def __init__(self, source: Path, target: Path, timing: Timing) -> None:
-        settings = resolve(bytes(source), bytes(target), Settings(b"", b"", timing=timing))
-        self.opened = open_pair(settings, load(), lambda text: None)
-        watcher, reason = choose("auto", settings.source, load())
-        self.reports: list[Any] = []
-        status = Status(settings.source, settings.target, "", watcher.name, reason)
-        self.runner = Runner(self.opened.pair, Watch(watcher, settings.source), status, self.reports.append)
-        self.thread = threading.Thread(target=self.runner.run)
-        self.thread.start()
-        assert self.runner.started.wait(30)
-
-    def close(self) -> None:
-        self.runner.stop()
-        self.thread.join(30)
-        self.opened.close()
-        assert self.runner.error is None
-
-
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -211,16 +184,11 @@ def test_a_lock_holds_removals_and_is_named_when_it_was_left_behind(repository: 
         assert_equal(repository, target)
         for path in list(repository.rglob("*.py"))[:20]:
             path.unlink()
-        eventually(lambda: not list_differences(repository, target), "an old lock holds")
+        eventually(lambda: are_equal(repository, target), "an old lock holds")
         lock.unlink()
         eventually(lambda: engine.runner.status.held_by == "", "the lock is still named")
     finally:
         engine.close()
-
-
-def list_differences(source: Path, target: Path) -> set[Path]:
-    mine = {path.relative_to(source) for path in source.rglob("*") if ".git" not in path.parts}
-    return mine ^ {path.relative_to(target) for path in target.rglob("*")}
 
 
 def test_a_lock_holds_and_a_flush_ends_the_hold(tmp_path: Path) -> None:

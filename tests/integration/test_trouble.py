@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.compare import are_equal, assert_equal, differences, read_tree
+from syncd.model.report import CycleReport
+from syncd.model.settings import Timing
+from tests.compare import are_equal, assert_equal, read_tree
 from tests.fusefs import faulty
 from tests.integration.conftest import Place
+from tests.integration.engine import Engine
 from tests.integration.watching import Watching, environment, run, watching, without_rights
 from tests.machine import call, eventually, loop, mounted, needs_root, sysctl, tmpfs, unmount
 
@@ -312,6 +315,31 @@ def test_another_filesystem_mounted_over_the_source(place: Place) -> None:
 
 
 @needs_root
+@pytest.mark.filterwarnings("ignore:The asyncore module is deprecated")  # the package pyinotify imports it
+def test_another_filesystem_mounted_over_the_source_as_the_first_cycle_ends(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the engine begins to wait for anything."""
+    source, target, home = place
+    fill(source)
+    for name, value in environment(home).items():
+        monkeypatch.setenv(name, value)
+    with ExitStack() as stack:
+
+        def mount(done: CycleReport) -> None:
+            if done.number == 1:
+                stack.enter_context(tmpfs(source))
+
+        engine = Engine(source, target, Timing(), mount)
+        try:
+            before = read_tree(target)
+            eventually(lambda: "empty" in str(engine.runner.status.halt), "no halt", 20)
+            assert read_tree(target) == before
+        finally:
+            engine.close()
+
+
+@needs_root
 @pytest.mark.parametrize("how", ["watched", "watched anew", "synced again"])
 @pytest.mark.parametrize("fstype", ["ext4", "xfs", "tmpfs"])
 def test_another_disk_at_the_place_of_the_source(place: Place, fstype: str, how: str) -> None:
@@ -453,7 +481,7 @@ def test_a_part_that_cannot_be_read(place: Place, tmp_path: Path, number: int) -
             path: before[path] for path in before if path.startswith(b"d3")
         }
         fs.fail({})
-        eventually(lambda: not differences(behind, target), "no recovery", 40)
+        eventually(lambda: are_equal(behind, target), "no recovery", 40)
         eventually(lambda: not watch.status()["problems"], "the problem stays", 40)
         assert watch.flush() == 0
 
