@@ -63,7 +63,7 @@ def command(
             root.close()
     if as_json:
         aside = [path_fields(path) | {"kept": kept} for path, kept in done.aside]
-        problems = [path_fields(problem.path) | {"text": str(problem)} for problem in done.problems]
+        problems = [path_fields(path) | {"text": text} for path, text in done.problems]
         pulled = [path_fields(path) | {"action": "remove" if path in done.removed else "put"} for path in done.paths]
         write_json({"schema": 1, "dry_run": dry_run, "pulled": pulled, "set_aside": aside, "problems": problems})
     else:
@@ -72,8 +72,8 @@ def command(
             click.echo(f"{would if dry_run else did}  {display(path)}")
         for path, kept in done.aside:
             click.echo(f"set aside  {display(path)}  ({display(os.fsencode(kept))})")
-        for problem in done.problems:
-            click.echo(f"problem  {problem}", err=True)
+        for _, text in done.problems:
+            click.echo(f"problem  {text}", err=True)
     if not (done.paths or done.aside or done.problems) and not as_json:
         click.echo(f"nothing to pull at {', '.join(display(path) or '.' for path in named)}", err=True)
     if done.problems:

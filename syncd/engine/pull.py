@@ -16,7 +16,7 @@ from syncd.engine.report import problem
 from syncd.engine.scan import is_bare, scan
 from syncd.engine.staging import open_staging, sweep
 from syncd.errors import Refused
-from syncd.kernel.contract import Base, Diff, Kernel, Look, PlaceOptions, Root, Rules
+from syncd.kernel.contract import Base, Diff, Kernel, Look, PlaceOptions, Root, Rules, Status
 from syncd.model.change import Line
 from syncd.model.entry import Kind
 from syncd.model.path import display, is_within
@@ -29,13 +29,21 @@ SLICE = 2000
 VERBS = {Line.CHANGED: Verb.REPLACE, Line.CONFLICT: Verb.REPLACE, Line.MADE: Verb.REPLACE, Line.AGREED: Verb.LEAVE}
 
 
+LEFT = {
+    Status.BUSY: "somebody is writing it in the target",
+    Status.CHANGED: "it changed in the source meanwhile",
+    Status.VANISHED: "it changed in the target meanwhile",
+    Status.KEPT: "the directory still holds what is not mirrored",
+}
+
+
 class Pulled(NamedTuple):
-    """What came back: `paths`, of which the container had removed `removed`."""
+    """What came back: `paths`, of which the container had removed `removed`; what did not, and why, in `problems`."""
 
     paths: tuple[bytes, ...]
     removed: frozenset[bytes]
     aside: tuple[tuple[bytes, str], ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[tuple[bytes, str], ...]
 
 
 def pull(
@@ -92,11 +100,14 @@ def pull(
         )
     if wanted and len(wanted) < len(rows):  # sockets and the like are not mirrored: nobody removed them
         diff = compare([Look(path, False) for path in wanted])
-    problems = [problem(trouble) for tree in ahead for trouble in tree.troubles]  # what is there is not known
+    unknown = [problem(trouble) for tree in ahead for trouble in tree.troubles]
+    problems = [(each.path, str(each)) for each in unknown]
     if dry_run or not wanted:
         return Pulled(tuple(wanted), removed, (), tuple(problems))
     staging = open_staging(state / "pull", Path(os.fsdecode(settings.source)), source.fd)
     aside = []
+    pulled: set[bytes] = set()
+    stopped = 0
     try:
         if not flocks.take(staging.fd):
             raise Refused("another pull into this source is under way; wait for its end")
@@ -111,12 +122,23 @@ def pull(
                 stop = min(start + SLICE, len(actions))
                 done = kernel.place(target, source, rules, kernel.empty_base(), actions, start, stop, options, control)
                 aside += [(path, kept.decode("utf-8", "backslashreplace")) for path, kept in done.aside]
-                problems += [problem(trouble) for trouble in done.troubles]
-                if done.stopped:
-                    problems.append(Problem(b"", done.stopped, "write", "source"))
+                pulled.update(done.paths(Status.DONE), done.paths(Status.SAME))
+                problems += [(trouble.path, str(_swapped(problem(trouble)))) for trouble in done.troubles]
+                problems += [
+                    (path, f"{display(path)}: {why}") for each, why in LEFT.items() for path in done.paths(each)
+                ]
+                if stopped := done.stopped:
                     break
                 start = done.next
     finally:
         staging.close()
+    if stopped:
+        told = pulled.union(path for path, _ in problems)
+        problems += [(path, str(Problem(path, stopped, "write"))) for path in wanted if path not in told]
     aside = [(path, f"{staging.where}/{kept}") for path, kept in aside]
-    return Pulled(tuple(wanted), removed, tuple(aside), tuple(problems))
+    return Pulled(tuple(path for path in wanted if path in pulled), removed, tuple(aside), tuple(problems))
+
+
+def _swapped(problem: Problem) -> Problem:
+    """The kernel was given the roots the other way round."""
+    return problem._replace(side="source" if problem.side == "target" else "target")

@@ -17,10 +17,10 @@ ADVICE = {
     codes.EIO: "the filesystem reports damage; see the kernel's log",
     codes.ENODEV: "a filesystem mounted there is gone; mount it again",
     codes.ESTALE: "the file server lost it; mount it again",
-    codes.ENOSPC: "free some space on the target's filesystem",
+    codes.ENOSPC: "free some space on the {side}'s filesystem",
     codes.EDQUOT: "the disk quota is used up",
-    codes.EROFS: "the target's filesystem is mounted read-only",
-    codes.ENAMETOOLONG: "the target's filesystem has shorter names",
+    codes.EROFS: "the {side}'s filesystem is mounted read-only",
+    codes.ENAMETOOLONG: "the {side}'s filesystem has shorter names",
 }
 
 
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         code = codes.errorcode.get(self.errno, str(self.errno))
-        advice = ADVICE.get(self.errno)
+        advice = ADVICE.get(self.errno, "").format(side=self.side)
         where = display(self.path) or "the whole pair"
         return f"{where}: {self.op} failed on the {self.side} ({code})" + (f"; {advice}" if advice else "")
 

@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import stat
+from pathlib import Path
 
 import pytest
 
 from tests.compare import read_tree
 from tests.integration.conftest import Place
 from tests.integration.watching import environment, run, watching, without_rights
+from tests.machine import needs_root, tmpfs
 
 pytestmark = pytest.mark.kernel
 
@@ -148,3 +150,47 @@ def test_pull_is_refused_where_the_source_changed(place: Place) -> None:
         assert (source / "a.txt").read_text() == "the host's"
         assert watch.run("pull", "--force", "a.txt").returncode == 0
         assert (source / "a.txt").read_text() == "the container's"
+
+
+def test_a_pull_tells_what_it_did_not_bring(place: Place) -> None:
+    source, target, home = place
+    env = environment(home)
+    (source / "old").mkdir()
+    (source / "old" / "file").write_text("to go")
+    (source / "old" / "kept.log").write_text("not mirrored")
+    assert run("sync", str(source), str(target), "--ignore", "*.log", env=env).returncode == 0
+    shutil.rmtree(target / "old")
+    (target / "a.txt").write_text("the container's")
+    (target / "dir" / "b.txt").write_text("half of it")
+    with open(target / "dir" / "b.txt", "a"):
+        done = run("pull", str(source), str(target), ".", "--ignore", "*.log", env=env)
+        assert (done.returncode, sorted(done.stdout.splitlines()[:2])) == (3, ["pulled  a.txt", "removed  old/file"])
+        assert "dir/b.txt: somebody is writing it" in done.stderr
+        assert "old: the directory still holds" in done.stderr
+        assert "pulled  dir/b.txt" not in done.stdout
+        assert "removed  old\n" not in done.stdout
+    assert (source / "dir" / "b.txt").read_text() == "b"
+    assert (source / "old" / "kept.log").read_text() == "not mirrored"
+    shown = run("pull", str(source), str(target), "dir", "--json", env=env)
+    assert json.loads(shown.stdout)["pulled"] == [{"path": "dir/b.txt", "action": "put"}]
+
+
+@needs_root
+def test_a_pull_into_a_full_source_tells_what_is_missing(place: Place, tmp_path: Path) -> None:
+    _, target, home = place
+    env = environment(home)
+    with tmpfs(tmp_path / "small", "1m") as source:
+        (source / "a.txt").write_text("a")
+        assert run("sync", str(source), str(target), env=env).returncode == 0
+        for number in range(10):
+            (target / f"f{number}").write_bytes(b"x" * 200_000)
+        done = run("pull", str(source), str(target), ".", "--json", env=env)
+        assert done.returncode == 3
+        answer = json.loads(done.stdout)
+        here = {each["path"] for each in answer["pulled"]}
+        assert here == set(os.listdir(source)) - {"a.txt", ".syncd"}
+        missing = {f"f{number}" for number in range(10)} - here
+        assert missing <= {each["path"] for each in answer["problems"]}
+        assert missing
+        assert all("source's filesystem" in each["text"] for each in answer["problems"])
+        assert all((source / name).read_bytes() == (target / name).read_bytes() for name in here)
