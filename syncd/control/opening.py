@@ -24,7 +24,7 @@ from syncd.system import flocks
 from syncd.system.boot import boot_id
 from syncd.system.dirs import make_pair_dir, pair_dir, state_home
 from syncd.system.identity import identity
-from syncd.system.locks import Holder, TargetLock, live_targets
+from syncd.system.locks import Holder, TargetLock, busy, live_targets
 from syncd.system.mounts import unique_mount_id
 
 
@@ -119,8 +119,8 @@ def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) ->
 
     `settings` come from `resolve`. Intents that an interrupted run left open are settled here.
     """
-    _check_others(settings, live_targets())
-    lock = TargetLock(settings.source, settings.target).acquire()
+    check_others(settings, live_targets())
+    lock = TargetLock(settings.source, settings.target, settings.overlays).acquire()
     try:
         return _open(settings, kernel, lock, say)
     except BaseException:
@@ -128,10 +128,13 @@ def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) ->
         raise
 
 
-def _check_others(settings: Settings, holders: list[Holder]) -> None:
+def check_others(settings: Settings, holders: list[Holder]) -> None:
     """Refuse what would mix with what runs: targets in one another, and writes that come back into SOURCE."""
     for holder in holders:
-        if holder.target != settings.target and _meet(holder.target, settings.target):
+        if holder.target == settings.target:
+            if holder.source != settings.source:
+                raise TargetBusy(busy(settings.target, holder))
+        elif _meet(holder.target, settings.target):
             raise Refused(
                 f"process {holder.pid} already mirrors into {display(holder.target)}, and one of the two targets "
                 f"lies inside the other; end that one first"
@@ -139,15 +142,23 @@ def _check_others(settings: Settings, holders: list[Holder]) -> None:
     reached = {settings.target}  # where what is written into TARGET gets to
     for _ in holders:
         for holder in holders:
-            if holder.target in reached or not any(_meet(holder.source, path) for path in reached):
+            if holder.target in reached or not any(_reads(holder.source, holder.overlays, path) for path in reached):
                 continue
             reached.add(holder.target)
-            if _meet(holder.target, settings.source):
+            if _reads(settings.source, settings.overlays, holder.target):
                 raise Refused(
                     f"process {holder.pid} already mirrors {display(holder.source)} into {display(holder.target)}: what "
                     f"is written into TARGET would come back into SOURCE, and each would take back what the other one "
                     f"brings. End that one first"
                 )
+
+
+def _reads(source: bytes, overlays: tuple[bytes, ...], path: bytes) -> bool:
+    """Whether who mirrors `source` sees something of what is written at `path`."""
+    inside = _below(path, source)
+    if inside is not None:
+        return not any(is_within(inside, overlay) for overlay in overlays)
+    return _meet(source, path)
 
 
 def _meet(one: bytes, other: bytes) -> bool:
@@ -160,7 +171,7 @@ def _open(settings: Settings, kernel: Kernel, lock: TargetLock, say: Callable[[s
     state = make_pair_dir(settings.source, settings.target)
     own = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if not flocks.take(own):  # by one with another runtime directory, which `lock` does not see
+        if not flocks.take_soon(own):  # by one with another runtime directory, which `lock` does not see
             raise TargetBusy(
                 f"another process uses {state}, the state of this pair, with another XDG_RUNTIME_DIR. Stop that one first"
             )
@@ -189,11 +200,7 @@ def _open_locked(
     baseline = None
     try:
         baseline = Baseline(kernel, state)
-        if not (baseline.known or settings.adopt) and _was_mirrored(settings.target, settings.source):
-            raise Refused(
-                f"SOURCE {display(settings.source)} is the mirror of TARGET {display(settings.target)} until now: were they "
-                "swapped? Nothing was touched; --adopt goes on"
-            )
+        check_swapped(settings, baseline)
         if baseline.notes.get("target", target) != target:
             notes.append("the target is another directory than the one mirrored before: a first meeting")
             baseline.forget()
@@ -223,9 +230,14 @@ def _open_locked(
     return opened
 
 
-def _was_mirrored(source: bytes, target: bytes) -> bool:
-    """Whether a pair is known."""
-    return any(pair_dir(source, target).glob("baseline.*"))
+def check_swapped(settings: Settings, baseline: Baseline) -> None:
+    """Refuse to mirror a known mirror back into its source, unless that was done before."""
+    turned = pair_dir(settings.target, settings.source)
+    if not (baseline.known or settings.adopt) and any(turned.glob("baseline.*")):
+        raise Refused(
+            f"SOURCE {display(settings.source)} is the mirror of TARGET {display(settings.target)} until now: were they "
+            "swapped? Nothing was touched; --adopt goes on"
+        )
 
 
 def _without_own(settings: Settings) -> Settings:

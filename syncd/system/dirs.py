@@ -58,7 +58,7 @@ def make_pair_dir(source: bytes, target: bytes) -> Path:
             f"the state directory {state} cannot be made: {error.strerror}. Make room or give the right to write there, or "
             "set XDG_STATE_HOME to another directory"
         ) from None
-    if (owner := state.stat().st_uid) != os.geteuid():  # under sudo the variable may still name the user's before
+    if (owner := state.stat().st_uid) not in (os.geteuid(), _owner_in(state)):
         raise Refused(
             f"{state} belongs to user {owner}: what is written there now, that user could not read. Run syncd as that user, "
             "or set XDG_STATE_HOME to a directory of your own"
@@ -68,6 +68,17 @@ def make_pair_dir(source: bytes, target: bytes) -> Path:
         with SaveFile(state / PAIR_FILE) as file:
             file.write(text.encode("ascii"))
     return state
+
+
+def _owner_in(state: Path) -> int:
+    """The owner of what this process makes there: a share may know this user by another number."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=state) as file:
+            return os.fstat(file.fileno()).st_uid
+    except OSError:
+        return os.geteuid()
 
 
 def _text(path: bytes) -> str:

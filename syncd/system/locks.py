@@ -18,12 +18,13 @@ _TRIES, _PAUSE = 5, 0.01  # `live_targets` of another process holds each lock fo
 
 
 class Holder(NamedTuple):
-    """Who holds a target: paths as given to it, `started` in seconds since 1970."""
+    """Who holds a target: paths as given to it, `started` in seconds since 1970. `overlays` are relative to `source`."""
 
     pid: int
     source: bytes
     target: bytes
     started: float
+    overlays: tuple[bytes, ...] = ()
 
 
 class TargetLock:
@@ -33,9 +34,10 @@ class TargetLock:
     the lock file decides; the lock on the target's root is only looked at, and `warning` tells of it.
     """
 
-    def __init__(self, source: bytes, target: bytes) -> None:
+    def __init__(self, source: bytes, target: bytes, overlays: tuple[bytes, ...] = ()) -> None:
         self._source = source
         self._target = target
+        self._overlays = overlays
         self._lock = -1
         self._root = -1
         self._path = Path()
@@ -58,8 +60,9 @@ class TargetLock:
 
     def _write(self) -> None:
         body = {"pid": os.getpid(), "source": os.fsdecode(self._source), "target": os.fsdecode(self._target)}
+        more = {"started": time.time(), "overlays": [os.fsdecode(path) for path in self._overlays]}
         os.truncate(self._lock, 0)
-        os.pwrite(self._lock, json.dumps(body | {"started": time.time()}).encode("ascii"), 0)
+        os.pwrite(self._lock, json.dumps(body | more).encode("ascii"), 0)
 
     def _warn(self, pid: int | None) -> str:
         who = f"process {pid}" if pid else "a process that cannot be seen from here"
@@ -76,13 +79,9 @@ class TargetLock:
             holder = _read(fd)
             os.close(fd)
             if not left:
-                raise TargetBusy(self._busy(holder))
+                raise TargetBusy(busy(self._target, holder))
             time.sleep(_PAUSE)
-        raise TargetBusy(self._busy(None))
-
-    def _busy(self, holder: Holder | None) -> str:
-        who = f"process {holder.pid} (from {display(holder.source)})" if holder else "another process"
-        return f"{display(self._target)} is already written by {who}. Stop that one first, or use another target."
+        raise TargetBusy(busy(self._target, None))
 
     def release(self) -> None:
         """Let go. Twice is harmless."""
@@ -101,6 +100,12 @@ class TargetLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def busy(target: bytes, holder: Holder | None) -> str:
+    """That somebody else writes there; what to do about it."""
+    who = f"process {holder.pid} (from {display(holder.source)})" if holder else "another process"
+    return f"{display(target)} is already written by {who}. Stop that one first, or use another target."
 
 
 def live_targets() -> list[Holder]:
@@ -126,7 +131,9 @@ def _is_at(fd: int, path: Path) -> bool:
 
 def _read(fd: int) -> Holder | None:
     try:
-        body = json.loads(os.pread(fd, 65_536, 0))
-        return Holder(int(body["pid"]), os.fsencode(body["source"]), os.fsencode(body["target"]), body["started"])
+        body = json.loads(os.pread(fd, 1 << 20, 0))
+        source, target = os.fsencode(body["source"]), os.fsencode(body["target"])
+        overlays = tuple(os.fsencode(path) for path in body.get("overlays", ()))
+        return Holder(int(body["pid"]), source, target, body["started"], overlays)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -279,6 +279,19 @@ def test_a_chain_is_no_ring(tmp_path, kernel):
             running.callback(open_pair(pair, kernel, quiet).close)
 
 
+def test_two_targets_in_overlays_of_their_source_are_no_ring(tmp_path, kernel):
+    build(tmp_path, ["s/one/", "s/two/"])
+    both = PLAIN._replace(overlays=(b"one", b"two"))
+    first, second = (resolve(at(tmp_path, "s"), at(tmp_path, f"s/{name}"), both) for name in ("one", "two"))
+    with contextlib.ExitStack() as running:
+        running.callback(open_pair(first, kernel, quiet).close)
+        running.callback(open_pair(second, kernel, quiet).close)
+    with contextlib.ExitStack() as running:
+        running.callback(open_pair(first._replace(overlays=(b"one",)), kernel, quiet).close)
+        with pytest.raises(Refused, match="would come back"):  # each sees what is written into the other one
+            open_pair(second._replace(overlays=(b"two",)), kernel, quiet)
+
+
 def test_a_start_that_fails_holds_nothing(pair, kernel, monkeypatch):
     before = os.listdir("/proc/self/fd")
     monkeypatch.setattr("syncd.control.opening._finish_intents", lambda *_: 1 / 0)

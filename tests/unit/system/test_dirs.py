@@ -66,6 +66,21 @@ def test_a_target_is_found_again(home):
     assert dirs.make_pair_dir(os.fsencode(home) + b"/b", target) == states[1]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory away needs root")
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_state_directory_of_another_user_is_refused(home, monkeypatch, mapped):
+    """But for a share on which everything of this user's has another number."""
+    state = dirs.make_pair_dir(b"/s", b"/t")
+    os.chown(state, 12345, 12345)
+    if mapped:
+        monkeypatch.setattr(dirs, "_owner_in", lambda _: 12345)
+        assert dirs.make_pair_dir(b"/s", b"/t") == state
+    else:
+        with pytest.raises(Refused, match="belongs to user 12345"):
+            dirs.make_pair_dir(b"/s", b"/t")
+    assert [path.name for path in state.iterdir()] == ["pair.json"]
+
+
 def test_the_runtime_directory_is_made(home, monkeypatch):
     made = dirs.runtime_dir()
     if made != home / "tmp" / f"syncd-{os.getuid()}":

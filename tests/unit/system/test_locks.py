@@ -1,7 +1,9 @@
+import errno
 import fcntl
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +113,39 @@ def test_a_release_between_open_and_lock_is_noticed(pair, monkeypatch):
     monkeypatch.setattr(flocks, "take", take)
     with TargetLock(*pair):
         assert len(live_targets()) == 1
+
+
+def test_overlays_are_told(pair):
+    with TargetLock(*pair, (b"out", b"\xff")):
+        assert live_targets()[0].overlays == (b"out", b"\xff")
+
+
+def test_a_directory_on_nfs_is_as_good_as_one_without_locks(pair, monkeypatch):
+    def flock(_fd, _how):
+        raise OSError(errno.EBADF, "not open for writing")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with TargetLock(*pair) as lock:
+        assert lock.warning is None
+
+
+def test_who_only_asks_does_not_keep_anybody_out(pair, monkeypatch):
+    path = Path(os.fsdecode(pair[1]))
+    fd, asking = (os.open(path, os.O_RDONLY) for _ in range(2))
+    try:
+        assert not flocks.is_taken(path)
+        assert flocks.take(asking, shared=True)
+        pauses = []
+
+        def sleep(seconds):
+            pauses.append(seconds)
+            fcntl.flock(asking, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(flocks.time, "sleep", sleep)
+        assert flocks.take_soon(fd)
+        assert len(pauses) == 1
+        assert flocks.is_taken(path)
+        assert not flocks.is_taken(path / "absent")
+    finally:
+        os.close(fd)
+        os.close(asking)
