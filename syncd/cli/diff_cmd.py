@@ -47,7 +47,16 @@ def show_diff(settings: Settings, *, as_json: bool) -> None:
         listed = [path_fields(row.path) | {"line": str(line), "verb": str(verbs[line])} for line, row in rows]
         counts = {str(line): count for line, count in plan.counts.items()}
         stop = None if halt is None else {"reason": halt.reason, "id": halt.id}
-        write_json({"schema": 1, "counts": counts, "id": plan.id, "halt": stop, "rows": listed})
+        write_json(
+            {
+                "schema": 1,
+                "counts": counts,
+                "id": plan.id,
+                "halt": stop,
+                "rows": listed,
+                "opens": [path_fields(path) for path in reading.shut],
+            }
+        )
         return
     sums = dict.fromkeys(ALWAYS, 0)
     for line, row in rows:
@@ -56,6 +65,11 @@ def show_diff(settings: Settings, *, as_json: bool) -> None:
         click.echo(f"{what}  {display(row.path)}")
     drifted = sum(sums.pop(f"drift: {line}", 0) for line in DRIFT)
     click.echo(f"{', '.join(f'{count} {what}' for what, count in sums.items())}; {drifted} drifted", err=True)
+    if reading.shut:
+        named = ", ".join(display(path) for path in reading.shut)
+        click.echo(
+            f"first a cycle would give this user the rights on these back, and look into them: {named}", err=True
+        )
     if halt is not None:
         advice = halt.told(f"syncd sync SOURCE TARGET --approve {halt.id}")
         click.echo(f"a cycle would do nothing of that: {advice}", err=True)

@@ -12,11 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from syncd.control.opening import check_others, check_swapped
 from syncd.engine.baseline import Baseline
 from syncd.engine.guard import Guard
 from syncd.engine.ignore import compile_rules
 from syncd.engine.plan import plan_mirror
 from syncd.engine.scan import Sight, scan
+from syncd.engine.shut import find_shut
 from syncd.errors import SyncdError
 from syncd.kernel.contract import Base, Diff, Kernel, Root, Rules
 from syncd.model.change import Line
@@ -25,6 +27,7 @@ from syncd.model.plan import Plan
 from syncd.model.report import Halt
 from syncd.model.settings import Settings
 from syncd.system.identity import identity
+from syncd.system.locks import live_targets
 
 
 class Reading(NamedTuple):
@@ -34,6 +37,7 @@ class Reading(NamedTuple):
     diff: Diff
     plan: Plan
     halt: Halt | None  # a cycle would stop before it does any of it
+    shut: list[bytes]  # directories of the target whose rights it would give back first, and then see what they hold
     base: Base
     rules: Rules
 
@@ -50,13 +54,19 @@ def read(settings: Settings, kernel: Kernel, state: Path, *, by_content: bool = 
     base = kernel.empty_base() if by_content or another else baseline.base
     with open_roots(settings, kernel) as roots:
         sight = scan(kernel, roots, rules, base, None, kernel.control(), exact=True)
+        shut = find_shut(roots[1], base, sight)
     diff = kernel.diff(base, sight.source, sight.target)
     plan = plan_mirror(diff, settings.drift, len(base))
-    return Reading(sight, diff, plan, _halt(settings, baseline, plan, first=another), base, rules)
+    return Reading(sight, diff, plan, _halt(settings, baseline, plan, first=another), shut, base, rules)
 
 
 def _halt(settings: Settings, baseline: Baseline, plan: Plan, *, first: bool) -> Halt | None:
     """What a cycle that begins now would be stopped by, without the removals of the last minute."""
+    try:
+        check_others(settings, live_targets())
+        check_swapped(settings, baseline)
+    except SyncdError as refusal:
+        return Halt(str(refusal))
     conflicts = plan.counts[Line.CONFLICT]
     if conflicts and not settings.adopt and (first or not baseline.notes.get("met")):
         return Halt(f"a first meeting, and {conflicts} entries differ; --adopt sets them aside and goes on")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
 
 from syncd.engine.scan import Sight
 from syncd.kernel.contract import Base, Root
@@ -21,36 +23,43 @@ def open_shut(target: Root, base: Base, sight: Sight) -> bool:
     What is to be done there needs them, and gives the directory the source's mode in the end. One whose mode is not the
     baseline's is left alone. True: there is more to see now. Raises nothing; blocks on the disk.
     """
+    opened = False
+    for _, fd, mode in _shut(target, base, sight):
+        with suppress(OSError):
+            os.chmod(f"/proc/self/fd/{fd}", mode | 0o700)
+            opened |= os.fstat(fd).st_mode & RIGHTS == RIGHTS  # some filesystems take a mode and keep their own
+    return opened
+
+
+def find_shut(target: Root, base: Base, sight: Sight) -> list[bytes]:
+    """Those that `open_shut` would begin with; there may be more below them."""
+    return [path for path, _, _ in _shut(target, base, sight)]
+
+
+def _shut(target: Root, base: Base, sight: Sight) -> Iterator[tuple[bytes, int, int]]:
+    """(path, an O_PATH descriptor until the next step, the baseline's mode), from the top down."""
     kept_out = [trouble.path for trouble in sight.target.troubles if trouble.errno == errno.EACCES]
     unknown = [trouble.path for trouble in sight.source.troubles]
-    opened = False
     places = {place for path in kept_out for place in (path, *ancestors(path))}
-    for path in sorted(places):  # from the top down
+    for path in sorted(places):
         row = base.get(path)
         if row is None or row.kind != Kind.DIR or row.mode & RIGHTS == RIGHTS or not _is_seen(sight, path):
             continue
-        if not any(is_within(path, each) for each in unknown):
-            opened |= _open(target, path, row.mode)
-    return opened
+        if any(is_within(path, each) for each in unknown):
+            continue
+        try:
+            fd = open_below(target.fd, path, os.O_PATH)
+        except OSError:
+            continue
+        try:
+            about = os.fstat(fd)
+            if about.st_uid == os.geteuid() and stat.S_IMODE(about.st_mode) & 0o1777 == row.mode:
+                yield path, fd, row.mode
+        finally:
+            os.close(fd)
 
 
 def _is_seen(sight: Sight, path: bytes) -> bool:
     """Whether the source was looked at there, so that this cycle sets the mode right."""
     scope = sight.source.scope
     return scope is None or any(look.path == path or (look.deep and is_within(path, look.path)) for look in scope)
-
-
-def _open(target: Root, path: bytes, mode: int) -> bool:
-    fd = -1
-    try:
-        fd = open_below(target.fd, path, os.O_PATH)
-        about = os.fstat(fd)
-        if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o1777 != mode:
-            return False
-        os.chmod(f"/proc/self/fd/{fd}", mode | 0o700)
-        return os.fstat(fd).st_mode & RIGHTS == RIGHTS  # some filesystems take a mode and keep their own
-    except OSError:
-        return False
-    finally:
-        if fd >= 0:
-            os.close(fd)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from tests.compare import read_tree
 from tests.integration.conftest import Place
-from tests.integration.watching import environment, run
+from tests.integration.watching import environment, run, watching, without_rights
+from tests.machine import eventually
 
 pytestmark = pytest.mark.kernel
 
@@ -86,3 +88,39 @@ def test_a_first_meeting_is_foretold(place: Place) -> None:
     assert sync(place)[0] == 5
     assert "first meeting" not in dry(place, "--adopt")[1]
     assert sync(place, "--adopt")[0] == 0
+
+
+def test_swapped_roots_are_foretold(place: Place) -> None:
+    assert sync(place)[0] == 0
+    turned = Place(place.target, place.source, place.home)
+    assert "were they swapped" in dry(turned)[1]
+    assert sync(turned)[0] == 5
+    assert "swapped" not in dry(turned, "--adopt")[1]
+
+
+def test_a_target_of_somebody_else_is_foretold(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = Place(tmp_path / "other", place.target, place.home)
+    with watching(*place) as watch:
+        assert f"already written by process {watch.process.pid}" in dry(other)[1]
+        assert sync(other)[0] == 5
+        assert "would do nothing" not in dry(place)[1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="needs setpriv to drop root")
+def test_what_a_run_opens_first_is_foretold(place: Place) -> None:
+    """A directory that the mirror itself has shut, as the source was."""
+    env, pair, prefix = environment(place.home), (str(place.source), str(place.target)), without_rights()
+    with watching(*place, prefix=prefix):
+        (place.source / "dir").chmod(0)
+        eventually(lambda: (place.target / "dir").stat().st_mode & 0o777 == 0, "its mode is not mirrored")
+    (place.source / "dir").chmod(0o755)
+    (place.source / "dir" / "b.txt").write_text("new")
+    shown = run("sync", *pair, "--dry-run", env=env, prefix=prefix)
+    assert (shown.returncode, "look into them: dir\n" in shown.stderr) == (0, True), shown.stderr
+    answer = json.loads(run("diff", *pair, "--json", env=env, prefix=prefix).stdout)
+    assert answer["opens"] == [{"path": "dir"}]
+    assert (place.target / "dir").stat().st_mode & 0o777 == 0
+    assert run("sync", *pair, env=env, prefix=prefix).returncode == 0
+    assert read_tree(place.source) == read_tree(place.target)
+    assert json.loads(run("diff", *pair, "--json", env=env, prefix=prefix).stdout)["opens"] == []
