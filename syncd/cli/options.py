@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from syncd.errors import UsageError
+from syncd.errors import Refused, SyncdError, UsageError
 from syncd.model.path import check
-from syncd.model.settings import Settings
+from syncd.model.settings import RULE_NAMES, Settings
 
 NAMES = ("ignore", "ignore_from", "overlay", "vcs", "gitignore", "write", "drift", "guard", "adopt", "owner")
 
@@ -54,18 +54,28 @@ def with_options(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Callabl
     return decorate
 
 
-def with_rules_of_watch(settings: Settings, state: Path) -> Settings:
-    """Take over the rules of the watch that runs on the pair. Where others were given, they count, and that is said."""
+def with_rules_of_watch(settings: Settings, state: Path, *, needed: bool = False) -> Settings:
+    """Take over the rules of the watch that runs on the pair. Where others were given, they count, and that is said.
+
+    So is it where somebody uses the pair and does not tell his rules. Raises Refused if they are `needed` then.
+    """
     from syncd.control.client import rules_of_watch
 
-    theirs = rules_of_watch(state)
-    if theirs is None:
+    given = {name: getattr(settings, name) for name in RULE_NAMES}
+    plain = given == {name: Settings._field_defaults[name] for name in given}
+    try:
+        theirs = rules_of_watch(state)
+    except SyncdError as error:
+        silent = f"a process uses this pair and does not tell its rules ({error})"
+        if needed and plain:
+            raise Refused(f"{silent}. Nothing was touched; give the rules here, or stop it first") from None
+        click.echo(f"syncd: {silent}; looking {'without any' if plain else 'with those given here'}", err=True)
         return settings
-    given = {name: getattr(settings, name) for name in theirs}
-    if given == {name: Settings._field_defaults[name] for name in theirs}:
+    if theirs is None or given == theirs:
+        return settings
+    if plain:
         return settings._replace(**theirs)
-    if given != theirs:
-        click.echo("syncd: the watch of this pair has other rules than those given here", err=True)
+    click.echo("syncd: the watch of this pair has other rules than those given here", err=True)
     return settings
 
 

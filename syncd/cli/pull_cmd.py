@@ -47,7 +47,7 @@ def command(
     named = [_relative(path, settings) for path in paths]
     kernel = load()
     state = make_pair_dir(settings.source, settings.target)
-    settings = with_rules_of_watch(settings, state)
+    settings = with_rules_of_watch(settings, state, needed=True)
     baseline = Baseline(kernel, state, reading=True)
     if not os.path.isdir(settings.target) or baseline.notes.get("target") != identity(settings.target):
         raise Refused(

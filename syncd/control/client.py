@@ -56,10 +56,19 @@ def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:
 
 
 def rules_of_watch(state: Path) -> dict[str, Any] | None:
-    """The fields of `Settings` that are rules, of the watch whose state directory this is. None: nothing answers."""
+    """The fields of `Settings` that are rules, of the watch whose state directory this is. None: nobody uses the pair.
+
+    Raises SyncdError where somebody does, and does not say.
+    """
+    from syncd.system.flocks import is_taken
+
     try:
         theirs = ask(state, "rules")
-    except SyncdError:
+    except NothingRunning:
+        if is_taken(state):
+            raise SyncdError(
+                "a sync, a watch before its first copy has ended, or one with another XDG_RUNTIME_DIR"
+            ) from None
         return None
     return {
         "ignore": tuple(theirs["ignore"]),

@@ -35,3 +35,6 @@ class Settings(NamedTuple):
     adopt: bool = False  # a first meeting may set aside what the target holds
     owner: tuple[int, int] | None = None
     timing: Timing = Timing()
+
+
+RULE_NAMES = ("ignore", "ignore_from", "overlays", "vcs", "gitignore")  # the fields that say what is mirrored

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
+from tests.compare import read_tree
 from tests.integration.conftest import Place
-from tests.integration.watching import watching
+from tests.integration.watching import environment, run, watching
 
 pytestmark = [pytest.mark.kernel, pytest.mark.loop]
 
@@ -54,3 +56,24 @@ def test_a_pull_leaves_an_overlay_alone(place: Place, rules: list[str]) -> None:
         assert watch.run("pull", ".").returncode == 0
         assert (place.source / "own" / "in").read_text() == "own/in"
         assert (place.source / "x.log").exists()
+
+
+@pytest.mark.parametrize("silent", ["stopped", "unseen"])
+def test_where_a_watch_does_not_tell_them_nothing_is_pulled(place: Place, rules: list[str], silent: str) -> None:
+    source, target, home = place
+    pair = str(source), str(target)
+    with watching(*place, *rules) as watch:
+        (target / "own").mkdir()
+        (target / "own" / "in").write_text("the image's")
+        env = watch.env
+        if silent == "stopped":
+            watch.process.send_signal(signal.SIGSTOP)
+        else:
+            env = environment(home / "other") | {"XDG_STATE_HOME": env["XDG_STATE_HOME"]}
+        before = read_tree(source)
+        done = run("pull", *pair, ".", env=env)
+        assert (done.returncode, "does not tell its rules" in done.stderr) == (5, True), done.stderr
+        assert read_tree(source) == before
+        assert "does not tell its rules" in run("diff", *pair, env=env).stderr
+        assert run("pull", *pair, ".", *rules, env=env).returncode == 0
+        assert read_tree(source) == before
