@@ -65,11 +65,7 @@ def take(call: Call, action: Action) -> Taken | None:
                 return taken
             mount = entry.kind == Kind.DIR and state.st_dev != os.fstat(fd).st_dev
     except OSError as error:
-        if error.errno in ABSENT:
-            raise Ended(Status.VANISHED) from None
-        if error.errno == errno.EAGAIN:
-            raise Ended(Status.BUSY) from None
-        raise Ended(Status.FAILED, error.errno or errno.EIO, "read", Side.SOURCE) from None
+        raise _unread(error) from None
     # What the scan saw is recorded: a directory's time then has to be that of its listing.
     as_scanned = entry.kind == Kind.DIR or action.verb is Verb.RECORD
     return Taken(expected if as_scanned else entry, state, mount=mount)
@@ -108,17 +104,22 @@ def take_file(call: Call, file: int) -> Taken:
     return Taken(entry, read.state, data, staged, held=read.held)
 
 
+def _unread(error: OSError) -> Ended:
+    """How an action ends whose source cannot be read."""
+    if error.errno in ABSENT:
+        return Ended(Status.VANISHED)
+    if error.errno == errno.EAGAIN:
+        return Ended(Status.BUSY)
+    return Ended(Status.FAILED, error.errno or errno.EIO, "read", Side.SOURCE)
+
+
 def take_content(call: Call, path: bytes) -> Taken:
     """Read a source file at the time of publishing. Raises Ended."""
     try:
         with directory(call.source.fd, parent(path)) as fd, opened(open_file(fd, name(path))) as file:
             return take_file(call, file)
     except OSError as error:
-        if error.errno in ABSENT:
-            raise Ended(Status.VANISHED) from None
-        if error.errno == errno.EAGAIN:
-            raise Ended(Status.BUSY) from None
-        raise Ended(Status.FAILED, error.errno or errno.EIO, "read", Side.SOURCE) from None
+        raise _unread(error) from None
 
 
 def take_again(call: Call, path: bytes, taken: Taken) -> None:
