@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 
 import pytest
 
 from tests.compare import read_tree
 from tests.integration.conftest import Place
-from tests.integration.watching import environment, run, watching
+from tests.integration.watching import environment, run, watching, without_rights
 
 pytestmark = [pytest.mark.kernel, pytest.mark.loop]
 
@@ -47,6 +49,16 @@ def test_explain_names_the_rule(place: Place, rules: list[str]) -> None:
             assert source in text
         answer = json.loads(watch.run("explain", "a.txt", "--json").stdout)
         assert answer["rule"] is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="needs setpriv to drop root")
+def test_explain_says_what_this_user_may_not_read(place: Place) -> None:
+    """Also of a file that was never mirrored."""
+    (place.source / "a.txt").chmod(0)
+    pair, env = (str(place.source), str(place.target)), environment(place.home)
+    done = run("explain", *pair, "a.txt", env=env, prefix=without_rights())
+    assert (done.returncode, "unknown: a.txt: read failed on the source (EACCES)" in done.stdout) == (0, True), done
+    assert "unknown" not in run("explain", *pair, "dir/b.txt", env=env, prefix=without_rights()).stdout
 
 
 def test_a_pull_leaves_an_overlay_alone(place: Place, rules: list[str]) -> None:
