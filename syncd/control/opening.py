@@ -212,12 +212,12 @@ def _open_locked(
             notes.append("the baseline was cut off or damaged: everything is compared by content")
         baseline.open(_run(settings.target))
         baseline.note(target=target)
+        opened = Opened(pair, lock, own, state, notes)
+        _finish_intents(pair, notes)  # first: it looks at single places only, also of another source
         source = identity(settings.source)
         if baseline.notes.get("source", source) != source:
             notes.append("the source is another directory than the one mirrored before")
             pair.expect_another_source()
-        opened = Opened(pair, lock, own, state, notes)
-        _finish_intents(pair, notes)
         if not pair.trusted and baseline.whole:
             _take_back_dropped(pair)
     except BaseException:

@@ -254,3 +254,32 @@ def test_intents_are_seen_open_by_the_format_alone(tmp_path: Path) -> None:
     assert intent_is_open(scene.home)
     scene.check()
     assert not intent_is_open(scene.home)
+
+
+@pytest.mark.kernel
+def test_a_doubtful_path_of_a_killed_run_takes_nothing_else_along_when_the_source_is_another_one(
+    tmp_path: Path,
+) -> None:
+    """What stands there is set aside; what the container made, edited and removed elsewhere is not looked at."""
+    source, target, env = tmp_path / "source", tmp_path / "target", environment(tmp_path / "home")
+    source.mkdir()
+    for name in ("torn", "edited", "removed", "other"):
+        (source / name).write_text(name)
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    (target / "made").write_text("the container's")
+    (target / "edited").write_text("the container's")
+    (target / "removed").unlink()
+    (source / "torn").write_text("new")
+    run("sync", str(source), str(target), env=env | {"SYNCD_CRASH_AT": "publish-renamed:1"})
+    assert intent_is_open(tmp_path / "home")
+    (target / "torn").write_text("neither the one nor the other")
+    shutil.copytree(source, tmp_path / "copy", copy_function=shutil.copy2)
+    shutil.rmtree(source)
+    (tmp_path / "copy").rename(source)
+    done = run("sync", str(source), str(target), env=env)
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_text() for path in target.iterdir()} == {
+        "torn": "new", "other": "other", "made": "the container's", "edited": "the container's"
+    }  # fmt: skip
+    (kept,) = (path for path in (tmp_path / "home").rglob("conflicts/*/*"))
+    assert kept.read_text() == "neither the one nor the other"
