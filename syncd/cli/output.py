@@ -9,13 +9,20 @@ from typing import Any
 
 import click
 
+from syncd.errors import SyncdError
+
 BYTES = click.Path(path_type=bytes)
 
 
 def write_json(value: Any) -> None:
-    """One object on one line of standard output, at once."""
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+    """One object on one line of standard output, at once. Raises BrokenPipeError, or SyncdError if it takes no more."""
+    try:
+        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SyncdError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def pair_arguments(command: Callable[..., Any]) -> Callable[..., Any]:

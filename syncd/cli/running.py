@@ -65,7 +65,7 @@ def run(
         # only after a crash of the machine is everything compared by content.
         clean = not runner.cut
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None or isinstance(error, BrokenPipeError):
             raise
         raise SyncdError(
             f"{error.strerror or error}. The state of this pair stands in {opened.state}: look whether its disk is full or "
@@ -113,15 +113,18 @@ def _until_end(runner: Runner, opened: Opened, show: Show, once: bool) -> None:
         signal.signal(number, on_signal)
     thread = threading.Thread(target=runner.run, name="engine", daemon=True)
     thread.start()
-    with show:
-        if once:
-            while thread.is_alive():
-                thread.join(0.1 if show.live else None)
-                show.tick()
-        else:
-            from syncd.control.loop import serve
+    try:
+        with show:
+            if once:
+                while thread.is_alive():
+                    thread.join(0.1 if show.live else None)
+                    show.tick()
+            else:
+                from syncd.control.loop import serve
 
-            serve(runner, opened.state, on_signal, show)
+                serve(runner, opened.state, on_signal, show)
+    finally:  # whatever happened here: nothing may be let go of while the engine writes
+        runner.stop()
         thread.join()
     if runner.error is not None:
         raise runner.error

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -54,21 +55,24 @@ class Show:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._view is not None:
-            self._view.close()
+            with suppress(OSError):
+                self._view.close()
             self._view = None
 
     def say(self, text: str) -> None:
-        """One line for a person, on stderr."""
-        if self._view is not None:
-            self._view.say(text)
-        else:
-            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        """One line for a person, on stderr. A terminal that is gone, or a full disk under a log, stops no mirror."""
+        with suppress(OSError):
+            if self._view is not None:
+                self._view.say(text)
+            else:
+                sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
     def tick(self) -> None:
         """Show how far the first copy is."""
         if self._view is not None and self.runner is not None and not self.runner.started.is_set():
             control, (entries, count) = self._pair.control, self._scanned
-            self._view.progress(control.entries - entries, control.bytes - count, *self._total)
+            with suppress(OSError):
+                self._view.progress(control.entries - entries, control.bytes - count, *self._total)
 
     def announce(self, sight: Sight, diff: Diff) -> None:
         """Before anything is written: name the paths (verbose), announce a big first copy, refuse what won't fit."""
@@ -115,7 +119,8 @@ class Show:
                 news.append(str(done.halt))
             self._tell(news)
         if self._view is not None and self.runner is not None:
-            self._view.line(self.runner.status.line())
+            with suppress(OSError):
+                self._view.line(self.runner.status.line())
 
     def _tell(self, news: list[str]) -> None:
         """Say what was not said before; what is no longer so may be said again."""

@@ -6,6 +6,7 @@ nothing pending it waits without a timeout. It is the only thread that touches t
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import select
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 LAGS = 1000  # lags kept for the percentiles
 BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0  # seconds between tries on a full target, a root or a place that fails
+AGAIN_MOST = 5  # looks in a row at what was not as it was seen, before it becomes a problem
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # signals that end a run in order
 
@@ -83,6 +85,7 @@ class Runner:
         self._troubled: tuple[float, float] | None = None  # places that could not be read or written: due, delay
         self._ahead: tuple[Batch, Sight] | None = None  # what a burst that is soon due looks like
         self._again: frozenset[bytes] = frozenset()
+        self._tries: dict[bytes, int] = {}  # how often in a row these were to be looked at again
         self._told: frozenset[bytes] = frozenset()  # removals told to cycles that left something undone
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -171,7 +174,7 @@ class Runner:
         """When something is to be done that no descriptor tells of; None: never."""
         if self._again:
             return 0.0
-        dues = [self._settle.due(), self.pair.second_look_due, self._locks.due]
+        dues = [self._settle.due(), self._second_look_due, self._locks.due]
         retry = None if self._settle.held else self._retry
         dues += [later[0] for later in (*self._busy.values(), retry, self._troubled) if later is not None]
         return min((due for due in dues if due is not None), default=None)
@@ -180,7 +183,7 @@ class Runner:
     def _is_at_rest(self) -> bool:
         """Nothing is left from before, and nothing is known to be wrong."""
         return not (
-            self._settle or self._busy or self._again or self._retry or self._troubled or self._told
+            self._settle or self._busy or self._again or self._tries or self._retry or self._troubled or self._told
             or self._locks.due or self.pair.doubted or self.status.problems or self.status.halt
         )  # fmt: skip
 
@@ -329,13 +332,18 @@ class Runner:
             return State.WAITING
         return State.SETTLING if self._settle or self._again else State.IN_SYNC
 
+    @property
+    def _second_look_due(self) -> float | None:
+        """When a doubted absence is looked at once more: not while a root cannot be looked at."""
+        return None if self._retry else self.pair.second_look_due
+
     def _overdue(self, now: float) -> Batch | None:
         if self._retry and now >= self._retry[0] and not self._settle.held:  # everything: also what a lock keeps back
             return EVERYTHING
         if self._again:
             again, self._again = self._again, frozenset()
             return Batch(again, deep=again)
-        if doubted := self.pair.overdue(now):
+        if not self._retry and (doubted := self.pair.overdue(now)):
             return Batch(doubted)
         late = frozenset(path for path, (due, _) in self._busy.items() if now >= due)
         if late:
@@ -390,11 +398,17 @@ class Runner:
                 return done
             watch = self.watch if batch.everything else None
             with self.watch.attended():
-                return cycle(self.pair, batch, patient=patient, announce=self.announce, sight=sight, watch=watch)
+                wait = self._stopping.wait if self.once else None
+                return cycle(
+                    self.pair, batch, patient=patient, announce=self.announce, sight=sight, watch=watch, wait=wait
+                )
         except OSError as error:
             if self.once or self.status.cycles == 0:
                 raise
-            return CycleReport(self.pair.number, batch.everything, halt=Halt(f"a cycle failed: {error}"))
+            return self._failed(error, full=batch.everything)
+
+    def _failed(self, error: OSError, *, full: bool) -> CycleReport:
+        return CycleReport(self.pair.number, full, halt=Halt(f"a cycle failed: {error}"))
 
     def _after(self, done: CycleReport, batch: Batch) -> CycleReport:
         now = time.monotonic()
@@ -410,6 +424,8 @@ class Runner:
             return done
         if self._busy or done.busy:
             self._after_busy(done, batch, now)
+        if self._tries or done.again:
+            done = self._give_up(done, batch)
         self._again = done.again if batch.everything else (self._again - batch.paths) | done.again
         self._told = self._told | batch.removed if done.again or done.halt else frozenset()
         # A halt that names removals ends by a change or by a person; another one, when a root is there again.
@@ -433,12 +449,20 @@ class Runner:
         if len(self.pair.prepared) and not self._settle.holds_burst:
             self.pair.prepared.clear(self.pair.staging.fd)
 
+    def _give_up(self, done: CycleReport, batch: Batch) -> CycleReport:
+        """What was never as it was seen becomes a problem, which is looked at less and less often."""
+        for path in [path for path in self._tries if path not in done.again and _covers(batch, path)]:
+            del self._tries[path]
+        for path in done.again:
+            self._tries[path] = self._tries.get(path, 0) + 1
+        stuck = frozenset(path for path in done.again if self._tries[path] > AGAIN_MOST)
+        problems = (Problem(path, errno.EEXIST, "write", "target") for path in sorted(stuck))
+        return done._replace(again=done.again - stuck, problems=(*done.problems, *problems))
+
     def _after_busy(self, done: CycleReport, batch: Batch, now: float) -> None:
         """When the files that somebody holds open are looked at once more."""
-        looked = [each for each in self._busy if batch.everything or each in batch.paths or any_above(each, batch.deep)]
-        for path in looked:
-            if path not in done.busy:
-                del self._busy[path]
+        for path in [path for path in self._busy if path not in done.busy and _covers(batch, path)]:
+            del self._busy[path]
         for path in done.busy:
             delay = min(self._busy[path][1] * 2, BUSY_MOST) if path in self._busy else BUSY_FIRST
             self._busy[path] = (now + delay, delay)
@@ -508,7 +532,14 @@ class Runner:
         """The barrier: what was written before the call is readable in the target afterwards.
 
         Runs cycles until nothing is pending or the monotonic `deadline` passes. In the engine thread.
+        Raises SyncdError when the run is ended before that.
         """
+        try:
+            return self._flush(deadline)
+        except OSError as error:
+            return Flushed(halt=self._after(self._failed(error, full=True), EVERYTHING).halt)
+
+    def _flush(self, deadline: float) -> Flushed:
         self._hear(barrier=True)
         cycles = 0
         batch = self._settle.flush()
@@ -519,11 +550,13 @@ class Runner:
         if extra:
             batch = batch or Batch()
             batch = batch._replace(paths=batch.paths | extra, deep=batch.deep | troubled)
-        if batch is None and (self.status.halt or self._retry):
+        if batch is None and (self.status.halt or self._retry or self.pair.has_lost_target):
             batch = EVERYTHING
         while batch is not None:
             done = self._cycle(batch)
             cycles += 1
+            if done.cut:
+                raise SyncdError("the watch is ending")
             if done.halt:
                 return Flushed(halt=done.halt, cycles=cycles)
             if done.stopped:
@@ -538,7 +571,8 @@ class Runner:
             if batch is None and wait is not None:
                 if wait >= deadline:
                     break
-                self._stopping.wait(max(0.0, wait - time.monotonic()))
+                if self._stopping.wait(max(0.0, wait - time.monotonic())):
+                    raise SyncdError("the watch is ending")
                 batch = self._overdue(max(wait, time.monotonic()))
         missing = (*self._busy, *self.pair.doubted)
         return Flushed(missing=missing, problems=self.status.problems, cycles=cycles)
@@ -546,7 +580,7 @@ class Runner:
     def _next_look(self) -> float | None:
         """When a busy file or a doubted absence is looked at once more."""
         dues = [due for due, _ in self._busy.values()]
-        if (second := self.pair.second_look_due) is not None:
+        if (second := self._second_look_due) is not None:
             dues.append(second)
         return min(dues, default=None)
 
@@ -560,6 +594,11 @@ class Runner:
         self._hear(barrier=True)
         self._settle.flush()
         return self._cycle(EVERYTHING)
+
+
+def _covers(batch: Batch, path: bytes) -> bool:
+    """Whether a cycle of the batch looked at the path."""
+    return batch.everything or path in batch.paths or any_above(path, batch.deep)
 
 
 def _later(before: tuple[float, float] | None, now: float) -> tuple[float, float]:

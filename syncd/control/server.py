@@ -18,11 +18,12 @@ from syncd.model.path import display, path_fields
 from syncd.model.report import CycleReport
 
 LINE_LIMIT = 1 << 20  # bytes of one request
+LOOK = 0.05  # seconds that `status` waits for a cycle it asked for
 SPARE = 1.0  # seconds that an answer may take beyond a flush's own limit
 
 
 class Server:
-    """Answers questions about one runner. Lives in the event loop; never touches a file below a root."""
+    """Answers questions about one runner. Lives in the event loop; touches nothing below a root, and of the roots themselves only the target's."""
 
     def __init__(self, runner: Runner, path: Path) -> None:
         self._runner = runner
@@ -84,6 +85,10 @@ class Server:
 
     async def _status(self, _params: dict[str, Any]) -> dict[str, Any]:
         runner = self._runner
+        if runner.status.halt is None and runner.started.is_set() and runner.pair.has_lost_target:
+            look = asyncio.wrap_future(runner.ask(runner.sync))
+            look.add_done_callback(lambda done: done.cancelled() or done.exception())  # its halt is in the status
+            await asyncio.wait({look}, timeout=LOOK)
         control = runner.pair.control
         progress = {"entries": control.entries, "bytes": control.bytes}
         return runner.status.as_json() | {"progress": progress, "line": runner.status.line()}
@@ -92,8 +97,6 @@ class Server:
         limit = float(params.get("limit", 30.0))
         deadline = time.monotonic() + limit
         runner = self._runner
-        if runner.status.halt is not None:
-            raise Halted(str(runner.status.halt))
         answer = runner.ask(lambda: runner.flush(deadline))
         try:
             done: Flushed = await asyncio.wait_for(asyncio.wrap_future(answer), limit + SPARE)

@@ -48,6 +48,7 @@ class Baseline:
         self.base: Base = kernel.empty_base()
         self.generation = 0
         self.journal = -1
+        self._postponed = 0  # bytes of journal below which no checkpoint is tried, after one that failed
         for left in reversed(range(TRIES)):
             try:
                 self._load()
@@ -95,16 +96,25 @@ class Baseline:
             for fd in fds:
                 os.close(fd)
 
-    @property
-    def checkpoint_due(self) -> bool:
-        """Whether the journal has grown past its share of the checkpoint."""
+    def checkpoint_if_due(self) -> None:
+        """Write one when the journal has grown past its share of the last one.
+
+        One that cannot be written (no room for a second baseline) is tried again when the journal has doubled: that
+        knows everything, and is only read for longer at the next start.
+        """
         size = os.fstat(self.journal).st_size
-        if size <= SMALLEST:
-            return False
+        if size <= max(SMALLEST, self._postponed):
+            return
         try:
-            return size * SHARE > (self.directory / f"baseline.{self.generation}").stat().st_size
+            if size * SHARE <= (self.directory / f"baseline.{self.generation}").stat().st_size:
+                return
         except FileNotFoundError:
-            return True
+            pass
+        try:
+            self.checkpoint()
+            self._postponed = 0
+        except OSError:
+            self._postponed = 2 * size
 
     def checkpoint(self) -> None:
         """Write a new checkpoint beside the old one, flushed, and start a new journal. Raises OSError.

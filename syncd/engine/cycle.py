@@ -19,6 +19,7 @@ from syncd.engine.shut import open_shut
 from syncd.engine.watch import Watch
 from syncd.kernel.contract import Diff
 from syncd.model.change import Batch, Hints, Line
+from syncd.model.plan import Plan
 from syncd.model.report import CycleReport, Halt
 from syncd.watchers.base import Mirror
 
@@ -35,11 +36,13 @@ def cycle(
     announce: Announce | None = None,
     sight: Sight | None = None,
     watch: Watch | None = None,
+    wait: Callable[[float], object] | None = None,
 ) -> CycleReport:
     """Make the target equal to the source where `batch` says.
 
     `sight` is what was seen there (`look`) after all that `batch` tells of, if anybody looked. `watch`: have everything watched anew
     before it is looked at, in a batch of everything. `patient` takes also files that somebody holds open, if two reads 30 ms apart agree.
+    `wait(seconds)`: give a doubted absence its second look in this cycle, after that time; else it is left to a later one.
     Blocks on the disk. Raises FirstMeeting and what `announce` raises, before anything is written;
     OSError when the journal cannot be written. Whatever happened to single paths is in the report.
     """
@@ -56,11 +59,11 @@ def cycle(
             sight = _scan(pair, roots, batch, full=full, watch=watch)
         while sight.target.troubles and open_shut(roots[1], pair.baseline.base, sight):
             sight = _scan(pair, roots, batch, full=full)
-        diff = pair.diff(sight, roots, batch)
-        plan = plan_mirror(
-            diff, policy or pair.settings.drift, len(pair.baseline.base), damaged=full and not pair.trusted
-        )
-        plan = pair.second_look(diff, plan, sight.source, began)
+        diff, plan = _decide(pair, roots, batch, sight, policy, full=full)
+        while wait is not None and (due := pair.second_look_due) is not None and not pair.control.cancelled:
+            wait(due - time.monotonic())
+            sight = _scan(pair, roots, batch, full=full)
+            diff, plan = _decide(pair, roots, batch, sight, policy, full=full)
         if pair.foreign:
             plan = plan._replace(unexplained=plan.removals)
         takes = bool(plan.removals or plan.counts[Line.CONFLICT])
@@ -84,6 +87,16 @@ def cycle(
             pair.learn_root(sight.source.get(b""))
         pair.finished(done, roots, batch)
     return done
+
+
+def _decide(
+    pair: Pair, roots: Roots, batch: Batch, sight: Sight, policy: str | None, *, full: bool
+) -> tuple[Diff, Plan]:
+    began = time.monotonic()
+    diff = pair.diff(sight, roots, batch)
+    known, damaged = len(pair.baseline.base), full and not pair.trusted
+    plan = plan_mirror(diff, policy or pair.settings.drift, known, damaged=damaged)
+    return diff, pair.second_look(diff, plan, sight.source, began)
 
 
 def look_ahead(pair: Pair, batch: Batch) -> Sight | None:
@@ -138,7 +151,7 @@ def mirror_lone(
     """Wait in `epoll`, and let the watcher that listens there mirror lone saves; see `Watcher.mirror`.
 
     The reports with the batches, what it did nothing about, and descriptors that are ready. None, at once: the pair is
-    not calm. Raises OSError when no checkpoint can be written.
+    not calm.
     """
     lone = pair.lone(POLICIES[pair.settings.drift], recent, due)
     if lone is None:

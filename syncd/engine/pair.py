@@ -57,7 +57,8 @@ class Pair:
         self._seen: list[tuple[int, int] | None] = [None, None]
         self._identity: list[int] | None = None  # of the source, as far as it is noted
         self.hear: Callable[[], frozenset[bytes]] = frozenset  # removals that were told and not taken yet
-        self._absent: dict[bytes, float] = {}
+        self._absent: dict[bytes, float] = {}  # not there on a filesystem that may lie -> when that was first seen
+        self._believed: frozenset[bytes] = frozenset()  # those of them that were seen twice and are not removed yet
         self._vouched: set[bytes] = set()  # those of them whose removal was explained at the first look
         self._shared: list[bytes] = []  # paths of the baseline that say so themselves, when `_names` was made
         self._names: list[bytes] = []
@@ -92,6 +93,15 @@ class Pair:
     def replaced(self) -> bool:
         """Whether the source root is another directory than the one first seen, or than that of the last run."""
         return self._moved or self.foreign or self._another
+
+    @property
+    def has_lost_target(self) -> bool:
+        """Whether what stands at the target's path is not what was mirrored into: no event tells of that."""
+        try:
+            about = os.stat(self.settings.target)
+        except OSError:
+            return True
+        return self._seen[1] not in (None, (about.st_dev, about.st_ino))
 
     def recognise(self, roots: Roots | Halt) -> Roots | Halt:
         """Tell them also from roots of other filesystems at the same device and inode. Raises OSError."""
@@ -159,18 +169,17 @@ class Pair:
         before = self._absent
         gone = [row.path for row in diff.rows(Line.GONE)]
         newest = max((before.get(path, now) for path in gone), default=now)
+        believed = now >= newest + SECOND_LOOK
         self._absent = dict.fromkeys(gone, newest)  # one line of the table has one verb: they wait together
-        believed = not gone or now >= newest + SECOND_LOOK
-        if believed:
-            self._absent.clear()
-        elif not diff.unexplained:
+        self._believed = frozenset(gone) if believed else frozenset()
+        if not believed and not diff.unexplained:
             self._vouched.update(gone)  # the next look learns the directory's new time, which was the explanation
         if (scope := source.scope) is not None:
             places, deep = {look.path for look in scope}, {look.path for look in scope if look.deep}
             elsewhere = [path for path in before if path not in places and not any_above(path, deep)]
             self._absent |= {path: before[path] for path in elsewhere}
         self._vouched &= self._absent.keys() | set(gone)
-        if believed:
+        if believed or not gone:
             return plan
         verbs = MappingProxyType({**plan.verbs, Line.GONE: Verb.LEAVE})
         return plan._replace(verbs=verbs, removals=0, unexplained=0, id="")  # an approval waits for the second look
@@ -183,16 +192,17 @@ class Pair:
     @property
     def doubted(self) -> list[bytes]:
         """Absences that want a second look."""
-        return list(self._absent)
+        return [path for path in self._absent if path not in self._believed]
 
     def overdue(self, now: float) -> frozenset[bytes]:
         """Those whose second look is due at the monotonic time `now`."""
-        return frozenset(path for path, first in self._absent.items() if now >= first + SECOND_LOOK)
+        return frozenset(path for path in self.doubted if now >= self._absent[path] + SECOND_LOOK)
 
     @property
     def second_look_due(self) -> float | None:
         """When that look is due (monotonic)."""
-        return min(self._absent.values()) + SECOND_LOOK if self._absent else None
+        first = min((self._absent[path] for path in self.doubted), default=None)
+        return first + SECOND_LOOK if first is not None else None
 
     @property
     def links_changed(self) -> bool:
@@ -305,6 +315,9 @@ class Pair:
         """Remember what the next cycle and the next run need to know. Raises OSError."""
         if self._vouched and self.lying is None:
             self._vouched.clear()
+        for path in self._believed:
+            del self._absent[path]
+        self._believed = frozenset()
         if batch.everything or len(batch.paths) > self.settings.timing.few or batch.removed:
             state = self._vcs_state(roots)
             if state != self.baseline.notes.get("vcs"):
@@ -321,13 +334,12 @@ class Pair:
         self.calm = (
             self.lying is None and self.trusted and bool(self.baseline.notes.get("met")) and len(self.baseline.base) > 0
         )
-        if self.baseline.checkpoint_due:
-            self.baseline.checkpoint()
+        self.baseline.checkpoint_if_due()
 
     def finished_lone(self, cycles: int) -> None:
-        """The same after so many lone saves, of which the baseline has learnt. Raises OSError."""
-        if self.number % LONE_CYCLES < cycles and self.baseline.checkpoint_due:
-            self.baseline.checkpoint()
+        """The same after so many lone saves, of which the baseline has learnt."""
+        if self.number % LONE_CYCLES < cycles:
+            self.baseline.checkpoint_if_due()
 
     def _vcs_state(self, roots: Roots) -> list[Any]:
         places = control_directories(roots[0], self.settings.source)

@@ -13,6 +13,7 @@ ADVICE = {
     codes.EACCES: "give the user that runs syncd the right to read and enter it",
     codes.EPERM: "it may be immutable or another user's",
     codes.EBUSY: "it holds an overlay or a mount; move that away first",
+    codes.EEXIST: "it is not what was seen there: a rule hides what holds the name, or somebody changes it all the time",
     codes.EAGAIN: "somebody is writing it; it is copied when the writer closes it or pauses",
     codes.EIO: "the filesystem reports damage; see the kernel's log",
     codes.ENODEV: "a filesystem mounted there is gone; mount it again",

@@ -518,6 +518,93 @@ def test_a_restart_while_a_part_cannot_be_read(place: Place, tmp_path: Path) -> 
             eventually(lambda: not watch.status()["problems"], "no recovery", 40)
 
 
+@needs_root
+@pytest.mark.timeout(120)
+def test_a_source_whose_events_lie_is_emptied(place: Place, tmp_path: Path) -> None:
+    """Each absence gets its second look, and then it halts as elsewhere; a person can let the removals through."""
+    behind, target, home = place
+    fill(behind)
+    with faulty(behind, tmp_path / "mount") as fs, watching(fs.point, target, home) as watch:
+        before = read_tree(target)
+        aside = behind.with_name("aside")
+        aside.mkdir()
+        for path in behind.iterdir():
+            path.rename(aside / path.name)
+        assert_halts(watch, "empty")
+        count = watch.status()["cycles"]
+        assert watch.flush() == 5
+        assert watch.status()["cycles"] <= count + 3, "it looks again and again"
+        assert read_tree(target) == before
+        for path in aside.iterdir():
+            path.rename(behind / path.name)
+        assert_recovers(watch)
+        for path in behind.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert_halts(watch, "empty")
+        assert run("approve", watch.status()["halt"]["id"], str(target), env=watch.env).returncode == 0
+        eventually(lambda: not read_tree(target), "an approval lets nothing through")
+
+
+@needs_root
+@pytest.mark.timeout(120)
+def test_a_source_that_goes_away_while_an_absence_is_doubted(place: Place, tmp_path: Path) -> None:
+    behind, target, home = place
+    fill(behind)
+    with faulty(behind, tmp_path / "mount") as fs, watching(fs.point, target, home) as watch:
+        (behind / "a.txt").unlink()
+        fs.fail({"": errno.EIO})
+        eventually(lambda: watch.status()["halt"], "no halt")
+        count = watch.status()["cycles"]
+        eventually(lambda: watch.status()["cycles"] > count, "it is not tried again")
+        assert watch.status()["cycles"] < count + 10, "it is tried without a pause"
+        assert (target / "a.txt").exists()
+        fs.fail({})
+        eventually(lambda: not (target / "a.txt").exists(), "the removal is forgotten", 60)
+
+
+@needs_root
+def test_one_run_takes_the_second_look_itself(place: Place, tmp_path: Path) -> None:
+    behind, target, home = place
+    with faulty(behind, tmp_path / "mount") as fs:
+        pair, env = (str(fs.point), str(target)), environment(home)
+        assert run("sync", *pair, env=env).returncode == 0
+        (behind / "a.txt").unlink()
+        done = run("sync", *pair, "--json", env=env)
+        assert (done.returncode, json.loads(done.stdout)["removed"]) == (0, 1), done.stderr
+        assert_equal(behind, target)
+
+
+def test_a_name_that_a_rule_hides_in_the_target_stops_nothing_else(place: Place) -> None:
+    """A file of the source, for whose name the target has a directory that the rules leave out."""
+    source, target, home = place
+    (target / "build").mkdir(parents=True)
+    with watching(source, target, home, "--ignore", "build/") as watch:
+        (source / "build").write_text("a file")
+        eventually(lambda: problems(watch) == {("build", errno.EEXIST)}, "no problem")
+        (source / "a.txt").write_text("the rest goes on")
+        eventually(lambda: (target / "a.txt").read_text() == "the rest goes on", "the rest stands still")
+        assert watch.flush() == 3
+        (target / "build").rmdir()
+        eventually((target / "build").is_file, "no recovery", 60)
+        assert_recovers(watch)
+
+
+@pytest.mark.parametrize("ask", ["flush", "status"])
+def test_a_target_that_is_gone_is_noticed_when_somebody_asks(place: Place, ask: str) -> None:
+    source, target, home = place
+    with watching(source, target, home) as watch:
+        target.rename(target.with_name("away"))
+        target.mkdir()
+        if ask == "flush":
+            assert watch.flush() == 5
+        else:
+            assert "target is another directory" in str(watch.status()["halt"])
+        assert list(target.iterdir()) == []
+        target.rmdir()
+        target.with_name("away").rename(target)
+        assert_recovers(watch)
+
+
 def _end_open(path: Path) -> None:
     path.chmod(0o755)
 

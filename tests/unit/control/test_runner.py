@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from syncd.control.remembered import REMEMBERED, Remembered
-from syncd.control.runner import Runner
+from syncd.control.runner import AGAIN_MOST, Runner
 from syncd.control.status import State, Status, merge_problems
 from syncd.errors import SyncdError, UsageError
 from syncd.model.change import Batch, Hints
@@ -172,3 +172,50 @@ def test_a_name_that_came_and_went_costs_no_cycle(runner):
     assert runner._without_passing(hints) == hints, "it was exchanged with another name, and is there"
     runner.status = runner.status._replace(problems=(READ,))
     assert runner._without_passing(hints) == hints, "a problem is not forgotten over it"
+
+
+def test_a_flush_that_is_cut_short_does_not_answer_flushed(runner, monkeypatch):
+    runner._settle.offer(Hints(ready=frozenset([b"a"])), 0.0)
+    runner.pair.recheck = lambda busy: frozenset()
+    runner.pair.doubted, runner.pair.links_changed, runner.pair.has_lost_target = [], False, False
+    monkeypatch.setattr(runner, "_cycle", lambda batch: CycleReport(1, False, cut=True))
+    with pytest.raises(SyncdError, match="ending"):
+        runner.flush(1e12)
+
+
+def test_a_flush_for_which_the_state_has_no_room_is_a_halt(runner):
+    runner.pair.doubted, runner.pair.number = [], 3
+
+    def recheck(busy):
+        raise OSError(28, "No space left on device")
+
+    runner.pair.recheck = recheck
+    assert "No space left" in runner.flush(1e12).halt.reason
+    assert runner.status.state is State.HALTED
+    assert runner._retry is not None
+
+
+def test_what_is_never_as_it_was_seen_becomes_a_problem_and_is_looked_at_less_often(runner):
+    batch, again = Batch(frozenset([b"x"])), frozenset([b"x"])
+    for number in range(AGAIN_MOST):
+        runner._after(CycleReport(number, False, again=again), batch)
+        assert runner._again == again
+        assert runner.status.problems == ()
+    runner._after(CycleReport(6, False, again=again), batch)
+    assert not runner._again
+    assert [problem.path for problem in runner.status.problems] == [b"x"]
+    assert runner._due() > 0
+    runner._after(CycleReport(7, False), Batch(frozenset([b"y"])))
+    runner._after(CycleReport(8, False, again=again), batch)
+    assert not runner._again, "a cycle elsewhere begins no new row of tries"
+    runner._after(CycleReport(9, False), batch)
+    assert (runner.status.problems, runner._tries) == ((), {})
+
+
+def test_an_absence_waits_while_a_root_cannot_be_looked_at(runner):
+    runner.pair.overdue = lambda now: frozenset([b"x"])
+    runner.pair.second_look_due = 0.0
+    assert runner._overdue(0.0) == Batch(frozenset([b"x"]))
+    runner._retry = (5.0, 1.0)
+    assert runner._overdue(0.0) is None
+    assert runner._due() == 5.0

@@ -33,7 +33,9 @@ class Engine:
 
     def __init__(self):
         self.status = Status(SOURCE, TARGET, "pure", "inotify", "the default", state=State.IN_SYNC, cycles=3, pid=7)
-        self.pair = SimpleNamespace(control=SimpleNamespace(entries=11, bytes=22))
+        self.pair = SimpleNamespace(control=SimpleNamespace(entries=11, bytes=22), has_lost_target=False)
+        self.started = threading.Event()
+        self.started.set()
         self.flushed = Flushed(cycles=2)
         self.done = CycleReport(4, True, put=1, removed=2)
         self.approved = []
@@ -221,14 +223,6 @@ class TestServer:
         with pytest.raises(SyncdError, match=said) as caught:
             ask(state, "flush", limit=1.0)
         assert caught.value.exit_code == code
-
-    def test_a_flush_of_a_halted_pair_is_answered_at_once(self, engine, state):
-        engine.busy = True
-        engine.status = Status(SOURCE, TARGET, "pure", "inotify", "", halt=Halt("gone"))
-        with pytest.raises(SyncdError, match="halted: gone") as caught:
-            ask(state, "flush")
-        assert caught.value.exit_code == 5
-        assert not engine.futures
 
     @pytest.mark.parametrize(("cycles", "said"), [(0, "the first copy is still running"), (1, "a cycle is still")])
     def test_a_flush_that_gets_no_answer_in_time(self, engine, state, monkeypatch, cycles, said):

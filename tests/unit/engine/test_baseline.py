@@ -308,16 +308,39 @@ def test_after_a_checkpoint_that_failed_the_old_files_go_on(make, monkeypatch, w
     assert rows(make()) == {b"a": digest(2), b"b": digest(3)}
 
 
-def test_a_checkpoint_is_due_when_the_journal_outgrew_it(make, monkeypatch):
+def test_a_checkpoint_is_written_when_the_journal_outgrew_it(make, monkeypatch):
     monkeypatch.setattr(module, "SMALLEST", 2000)
     baseline = make(opened=True)
-    assert not baseline.checkpoint_due
+    baseline.checkpoint_if_due()
+    assert baseline.generation == 1
     baseline.settle([(f"f{number}".encode(), agreed()) for number in range(100)])
-    assert baseline.checkpoint_due
-    baseline.checkpoint()
-    assert not baseline.checkpoint_due
+    baseline.checkpoint_if_due()
+    assert baseline.generation == 2
     fill(baseline, a=1)
-    assert not baseline.checkpoint_due
+    baseline.checkpoint_if_due()
+    assert baseline.generation == 2
+
+
+def test_a_checkpoint_for_which_there_is_no_room_ends_nothing(make, monkeypatch):
+    monkeypatch.setattr(module, "SMALLEST", 2000)
+    baseline = make(opened=True)
+    tried = []
+
+    def refuse(*_args):
+        tried.append(1)
+        raise OSError(28, "no room")
+
+    monkeypatch.setattr(baseline.kernel, "save_tree", refuse)
+    baseline.settle([(f"f{number}".encode(), agreed()) for number in range(100)])
+    for _ in range(3):
+        baseline.checkpoint_if_due()
+    assert len(tried) == 1, "it is not tried at every cycle"
+    baseline.settle([(f"g{number}".encode(), agreed()) for number in range(110)])
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "SMALLEST", 2000)
+    baseline.checkpoint_if_due()
+    assert baseline.generation == 2
+    assert len(rows(make())) == 210
 
 
 def test_a_reader_goes_on_while_a_watch_writes_checkpoints(make, kernel, monkeypatch):
