@@ -56,7 +56,7 @@ def read(settings: Settings, kernel: Kernel, state: Path, *, by_content: bool = 
         sight = scan(kernel, roots, rules, base, None, kernel.control(), exact=True)
         shut = find_shut(roots[1], base, sight)
     diff = kernel.diff(base, sight.source, sight.target)
-    plan = plan_mirror(diff, settings.drift, len(base))
+    plan = plan_mirror(diff, settings.drift, len(base), pair=settings.name)
     return Reading(sight, diff, plan, _halt(settings, baseline, plan, first=another), shut, base, rules)
 
 

@@ -95,7 +95,7 @@ def _decide(
     began = time.monotonic()
     diff = pair.diff(sight, roots, batch)
     known, damaged = len(pair.baseline.base), full and not pair.trusted
-    plan = plan_mirror(diff, policy or pair.settings.drift, known, damaged=damaged)
+    plan = plan_mirror(diff, policy or pair.settings.drift, known, pair=pair.settings.name, damaged=damaged)
     return diff, pair.second_look(diff, plan, sight.source, began)
 
 

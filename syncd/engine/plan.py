@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import xxhash
+
 from syncd.kernel.contract import Diff
 from syncd.model.change import Line
 from syncd.model.plan import Plan, Verb
@@ -44,8 +46,11 @@ CLEARED_SHARE = 0.5
 CLEARED_COUNT = 100
 
 
-def plan_mirror(diff: Diff, policy: str, known: int, *, damaged: bool = False) -> Plan:
-    """Return the verbs for every line of `diff`. `known`: entries of the baseline before it."""
+def plan_mirror(diff: Diff, policy: str, known: int, *, pair: bytes = b"", damaged: bool = False) -> Plan:
+    """Return the verbs for every line of `diff`. `known`: entries of the baseline before it.
+
+    `pair` names the pair whose plan it is: an approval of one set of paths is none for another pair with such names.
+    """
     verbs = POLICIES[policy]
     notes: tuple[str, ...] = ()
     counts = diff.counts()
@@ -55,4 +60,5 @@ def plan_mirror(diff: Diff, policy: str, known: int, *, damaged: bool = False) -
     if lost > CLEARED_COUNT and lost > CLEARED_SHARE * known and verbs[Line.LOST] is Verb.LEAVE:
         verbs = {**verbs, Line.LOST: Verb.PUT}
         notes = (f"the target lost {lost} of {known} entries: it was cleared, and they are made again",)
-    return Plan(verbs, counts, counts[Line.GONE], diff.unexplained, known, diff.id, notes)
+    identity = xxhash.xxh3_128_hexdigest(pair + b"\0" + diff.id.encode()) if pair and diff.id else diff.id
+    return Plan(verbs, counts, counts[Line.GONE], diff.unexplained, known, identity, notes)

@@ -54,7 +54,9 @@ class Halt(NamedTuple):
         """What happened, and the command that lets the removals through."""
         if not self.id:
             return f"halted: {self.reason}"
-        return f"halted: {self.reason}; if it is meant, run: {command} (see `syncd diff` for the list)"
+        return (
+            f"halted: {self.reason}; if it is meant, run: {command} (removes {self.removals}; `syncd diff` lists them)"
+        )
 
 
 class CycleReport(NamedTuple):

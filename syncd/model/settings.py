@@ -36,5 +36,10 @@ class Settings(NamedTuple):
     owner: tuple[int, int] | None = None
     timing: Timing = Timing()
 
+    @property
+    def name(self) -> bytes:
+        """The pair, as no other one is called."""
+        return self.source + b"\0" + self.target
+
 
 RULE_NAMES = ("ignore", "ignore_from", "overlays", "vcs", "gitignore")  # the fields that say what is mirrored

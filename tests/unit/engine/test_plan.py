@@ -70,3 +70,11 @@ def test_the_docstring_shows_the_table():
     for line, verb in POLICIES["keep"].items():
         word = {Verb.REPLACE: "set aside", Verb.REMOVE: "remove"}.get(verb, str(verb))
         assert word in shown[str(line)]
+
+
+def test_an_approval_is_of_one_pair_only():
+    diff = FakeDiff({Line.GONE: 3}, unexplained=3, id="abc")
+    one, other = (plan_mirror(diff, "keep", 10, pair=pair).id for pair in (b"/s\0/t", b"/s\0/u"))
+    assert one != other
+    assert one == plan_mirror(diff, "keep", 10, pair=b"/s\0/t").id
+    assert plan_mirror(FakeDiff({}), "keep", 10, pair=b"/s\0/t").id == ""
