@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 
 from syncd.engine.baseline import Baseline
-from syncd.kernel.contract import Actions, Control, Diff, Kernel, Outcomes, PlaceOptions, Root, Rules, Status, Trouble
+from syncd.kernel.contract import (
+    Actions,
+    Control,
+    Diff,
+    Kernel,
+    Outcomes,
+    PlaceOptions,
+    Root,
+    Rules,
+    Side,
+    Status,
+    Trouble,
+)
 from syncd.model.change import Line
 from syncd.model.plan import Plan, Verb
 
 SLICE = 2000
+MISSES = 10  # entries in a row for which there is no room, after which the target counts as full
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(slots=True)
@@ -59,34 +74,54 @@ def apply(
     """Carry out `plan`. Blocks on the disk; raises OSError only when the journal cannot be written.
 
     A full or read-only target is a fact of the target: what was prepared is dropped, the removals of the whole batch
-    are done, the rest is tried again while that comes further, and then `stopped` says why the batch ended early.
+    are done, and then the rest in small slices, since what a slice replaces makes room when it ends. What finds no room
+    even alone is trouble at its path and is passed over; when `MISSES` in a row are, or the target takes nothing for
+    another reason, `stopped` says why the batch ended early.
     """
     applied = Applied()
 
-    def slices(actions: Actions, start: int) -> int:
-        """Place actions from `start` on; return where it ended."""
-        total = len(actions)
-        while start < total and not control.cancelled:
-            stop = min(start + SLICE, total)
-            outcomes = kernel.place(*roots, rules, baseline.base, actions, start, stop, options, control)
-            baseline.learn(outcomes)
-            applied.add(outcomes)
-            start = outcomes.next
-            if outcomes.stopped:
-                applied.stopped = outcomes.stopped
-                break
-        applied.cut = applied.cut or (start < total and control.cancelled)
-        return start
+    def place(actions: Actions, start: int, size: int) -> tuple[int, int]:
+        """Place one slice; where the next one starts, and the errno that stopped it."""
+        stop = min(start + size, len(actions))
+        outcomes = kernel.place(*roots, rules, baseline.base, actions, start, stop, options, control)
+        baseline.learn(outcomes)
+        applied.add(outcomes)
+        return outcomes.next, outcomes.stopped
+
+    def slices(actions: Actions) -> tuple[int, int]:
+        start, stopped = 0, 0
+        while start < len(actions) and not (stopped or control.cancelled):
+            start, stopped = place(actions, start, SLICE)
+        return start, stopped
+
+    def squeeze(actions: Actions, start: int) -> tuple[int, int]:
+        """The same where room is short."""
+        size = 1
+        misses: list[Trouble] = []
+        while start < len(actions) and not control.cancelled:
+            before = start
+            start, stopped = place(actions, start, size)
+            if start > before:
+                applied.troubles += misses
+                misses = []
+            if not stopped:
+                size = min(size * 2, SLICE)
+            elif start == before and size == 1:
+                misses.append(Trouble(actions.path(start), stopped, "write", Side.TARGET))
+                if stopped not in NO_ROOM or len(misses) == MISSES:
+                    return start, stopped
+                start += 1
+            else:
+                size = 1
+        applied.troubles += misses
+        return start, 0
 
     actions = diff.actions(plan.verbs)
-    start = slices(actions, 0)
+    start, applied.stopped = slices(actions)
     if applied.stopped:
         if options.prepared is not None:
             options.prepared.clear(options.staging)
-        slices(diff.actions({Line.GONE: plan.verbs.get(Line.GONE, Verb.LEAVE)}), 0)
-    while applied.stopped:  # what a slice replaced has made room when it ended
-        applied.stopped = 0
-        before, start = start, slices(actions, start)
-        if start == before:
-            break
+        slices(diff.actions({Line.GONE: plan.verbs.get(Line.GONE, Verb.LEAVE)}))
+        start, applied.stopped = squeeze(actions, start)
+    applied.cut = start < len(actions) and control.cancelled
     return applied

@@ -215,6 +215,9 @@ class Actions(Protocol):
 
     def __len__(self) -> int: ...
 
+    def path(self, index: int) -> Raw:
+        """Where a step is done. Raises IndexError."""
+
 
 class Outcomes(Protocol):
     """How the actions of one slice ended."""

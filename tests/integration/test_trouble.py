@@ -199,6 +199,61 @@ def test_a_full_target_is_freed(place: Place, tmp_path: Path) -> None:
             assert leftovers(small, home) == []
 
 
+@needs_root
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("when", ["watched", "synced"])
+def test_one_file_that_does_not_fit_stops_nothing_else(place: Place, tmp_path: Path, when: str) -> None:
+    source, _, home = place
+    fill(source, files=20)
+    with tmpfs(tmp_path / "small", "3m") as small:
+        target = small / "target"
+        with watching(source, target, home) as watch:
+            assert_flushed(watch)
+            if when == "synced":
+                watch.stop()
+            (source / "d1" / "huge").write_bytes(os.urandom(5_000_000))
+            if when == "watched":
+                eventually(lambda: problems(watch) == {("d1/huge", errno.ENOSPC)}, "no problem of the file")
+            (source / "a.txt").write_text("edited")
+            (source / "d1" / "new").write_text("new")
+            (source / "z").mkdir()
+            (source / "z" / "last").write_text("new")
+            if when == "watched":
+                eventually((target / "z" / "last").exists, "it waits for the one that does not fit")
+                assert watch.flush() == 3
+            else:
+                done = run("sync", str(source), str(target), env=watch.env)
+                assert (done.returncode, "d1/huge: write failed on the target (ENOSPC)" in done.stderr) == (3, True)
+            left = {
+                path.relative_to(source)
+                for path in source.rglob("*")
+                if not (target / path.relative_to(source)).exists()
+            }
+            assert left == {Path("d1/huge")}
+            assert (target / "a.txt").read_text() == "edited"
+            assert leftovers(small, home) == []
+            if when == "watched":
+                (source / "d1" / "huge").write_bytes(b"small")
+                assert_recovers(watch, 60)
+
+
+@needs_root
+def test_what_fits_in_the_end_is_reached_also_where_little_room_is_left(place: Place, tmp_path: Path) -> None:
+    """Each file that is replaced makes room for the next one, but not all at once."""
+    source, _, home = place
+    with tmpfs(tmp_path / "small", "3m") as small:
+        pair, env = (str(source), str(small / "target")), environment(home)
+        for name in ("a", "b"):
+            (source / name).write_bytes(os.urandom(1_000_000))
+        assert run("sync", *pair, env=env).returncode == 0
+        for name in ("a", "b"):
+            (source / name).write_bytes(os.urandom(1_000_000))
+        (source / "c").write_bytes(os.urandom(600_000))
+        done = run("sync", *pair, env=env)
+        assert done.returncode == 0, done.stderr
+        assert_equal(source, small / "target")
+
+
 def fill_up(filler: Path) -> None:
     """Write until the filesystem takes no more."""
     fd = os.open(filler, os.O_WRONLY | os.O_CREAT)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use syncd_core::actions::Verb;
@@ -142,6 +142,12 @@ impl Actions {
 
     fn __bool__(&self) -> bool {
         true
+    }
+
+    fn path<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let action = self.inner.get(index);
+        let action = action.ok_or_else(|| PyIndexError::new_err("no such action"))?;
+        Ok(convert::bytes(py, action.path))
     }
 }
 

@@ -136,6 +136,9 @@ class PureActions:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def path(self, index: int) -> bytes:
+        return self.steps[index].row.path
+
 
 def paths_in_scope(base: PureBase, source: PureTree, target: PureTree) -> list[bytes]:
     """Every path that any side knows or has trouble with, in the scope of `source`, but for the root."""
