@@ -497,13 +497,13 @@ class Runner:
             self._cycle(EVERYTHING)
 
     def _mounts_that_matter(self) -> tuple[Mount | int | None, ...]:
-        """What holds the two roots, and what is mounted below the source.
+        """What holds the two roots, and what is mounted below them.
 
         With numbers that are not given twice: one filesystem may have gone and another one come between two looks.
         """
         roots = self.pair.settings.source, self.pair.settings.target
         numbers = [unique_mount_id(root) if os.path.exists(root) else 0 for root in roots]
-        return *numbers, *(mount_of(root) for root in roots), *mounts_below(roots[0])
+        return *numbers, *(mount_of(root) for root in roots), *(mount for root in roots for mount in mounts_below(root))
 
     # Commands (in the engine thread) -----------------------------------------------------------------
 

@@ -113,7 +113,7 @@ def look_ahead(pair: Pair, batch: Batch) -> Sight | None:
 
 
 def _scan(pair: Pair, roots: Roots, batch: Batch, *, full: bool, watch: Watch | None = None) -> Sight:
-    base, force = pair.baseline.base, pair.lying is not None
+    base, force = pair.baseline.base, pair.lying
     source = watch.scan(pair.kernel, roots[0], pair.rules, base, pair.control, force) if watch is not None else None
     return scan(
         pair.kernel, roots, pair.rules, base, None if full else looks(batch), pair.control,

@@ -53,13 +53,14 @@ class Pair:
         self._moved = False  # it is another inode than the one first seen
         self._another = False  # it is another one than in the last run
         self._births: list[tuple[int, int]] = []  # of both roots
-        self.lying = _lies(settings.source)
+        self.lying = False  # events of the source, or of a mount below it, may be missing, and an absence be a mistake
         self._seen: list[tuple[int, int] | None] = [None, None]
         self._identity: list[int] | None = None  # of the source, as far as it is noted
         self.hear: Callable[[], frozenset[bytes]] = frozenset  # removals that were told and not taken yet
         self._absent: dict[bytes, float] = {}  # not there on a filesystem that may lie -> when that was first seen
         self._believed: frozenset[bytes] = frozenset()  # those of them that were seen twice and are not removed yet
         self._vouched: set[bytes] = set()  # those of them whose removal was explained at the first look
+        self._look_at_mounts()
         self._shared: list[bytes] = []  # paths of the baseline that say so themselves, when `_names` was made
         self._names: list[bytes] = []
 
@@ -69,8 +70,15 @@ class Pair:
         return self.number
 
     def recompile(self) -> None:
-        """Read the rules anew: a rule file changed. The next cycle must be full."""
+        """Read the rules and the mounts anew: something changed. The next cycle must be full."""
         self.rules = compile_rules(self.kernel, self.settings)
+        self._look_at_mounts()
+
+    def _look_at_mounts(self) -> None:
+        places = mounts.unheard(self.settings.source).items()
+        self.lying = any(place.lies and not self.rules.excluded(path, True) for path, place in places)
+        if not self.lying:
+            self._absent, self._believed = {}, frozenset()
 
     def roots(self) -> Opening:
         """Both roots, for a `with`: opened anew and compared with what this run first saw; else why not.
@@ -164,7 +172,7 @@ class Pair:
 
         `source` is what this cycle saw: absences elsewhere go on waiting. `now` is monotonic.
         """
-        if self.lying is None:
+        if not self.lying:
             return plan
         before = self._absent
         gone = [row.path for row in diff.rows(Line.GONE)]
@@ -313,7 +321,7 @@ class Pair:
 
     def finished(self, done: CycleReport, roots: Roots, batch: Batch) -> None:
         """Remember what the next cycle and the next run need to know. Raises OSError."""
-        if self._vouched and self.lying is None:
+        if self._vouched and not self.lying:
             self._vouched.clear()
         for path in self._believed:
             del self._absent[path]
@@ -332,7 +340,7 @@ class Pair:
             self._identity = source
             self.baseline.note(source=source)
         self.calm = (
-            self.lying is None and self.trusted and bool(self.baseline.notes.get("met")) and len(self.baseline.base) > 0
+            not self.lying and self.trusted and bool(self.baseline.notes.get("met")) and len(self.baseline.base) > 0
         )
         self.baseline.checkpoint_if_due()
 
@@ -372,8 +380,3 @@ class Opening:
     ) -> None:
         for root in self._opened:
             root.close()
-
-
-def _lies(source: bytes) -> str | None:
-    mount = mounts.mount_of(source)
-    return mounts.events_lie(mount.fstype) if mount else None

@@ -352,7 +352,8 @@ class Kernel(Protocol):
         the last 5 seconds: before Linux 6.13 two writes within some milliseconds leave the same times, and of the
         second one only the word that named it tells. Excluded names are passed over. Mount points
         are crossed; where `known` says mount and the directory now lies on its parent's device,
-        the mount is gone: trouble (ENODEV, "mount") at that path.
+        the mount is gone: trouble (ENODEV, "mount") at that path; so it is (EBUSY, "mount") where in the target
+        something was mounted over the directory that `known` has.
         `force` asks the file's server (`statx` AT_STATX_FORCE_SYNC).
 
         scope None: everything. Else only these places, and `Tree.scope` tells what that came to:

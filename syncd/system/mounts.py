@@ -114,9 +114,36 @@ def mount_of(path: bytes) -> Mount | None:
 
 def mounts_below(path: bytes) -> list[Mount]:
     """The mounts below the directory `path` that can be seen there, by mount point; not its own."""
-    top, everything = os.path.realpath(path), mounts()
+    return _below(os.path.realpath(path), mounts())
+
+
+def _below(top: bytes, everything: list[Mount]) -> list[Mount]:
     inside = [mount for mount in everything if mount.point != top and _within(mount.point, top)]
     return sorted((m for m in inside if find(m.point, everything) == m), key=lambda mount: mount.point)
+
+
+class Unheard(NamedTuple):
+    """A place where changes may give no event: what is mounted there, and why. `lies`: nor can it be believed at once."""
+
+    fstype: str
+    reason: str
+    lies: bool = True
+
+
+def unheard(path: bytes) -> dict[bytes, Unheard]:
+    """Such places at and below a directory, by their relative paths. Links in `path` are followed; may block."""
+    top, everything = os.path.realpath(path), mounts()
+    own = find(top, everything)
+    found = {}
+    for mount in (*([own] if own is not None else []), *_below(top, everything)):
+        place = mount.point[len(top.rstrip(b"/")) + 1 :] if mount is not own else b""
+        if (reason := events_lie(mount.fstype)) is not None:
+            found[place] = Unheard(mount.fstype, reason)
+        elif mount is not own and not os.path.isdir(mount.point):
+            found[place] = Unheard(
+                mount.fstype, "a file mounted by itself: its directory hears nothing of it", lies=False
+            )
+    return found
 
 
 def unique_mount_id(path: bytes | int) -> int:

@@ -33,14 +33,14 @@ def choose(name: str, source: bytes, kernel: Kernel) -> tuple[Watcher, str]:
         return _make("watchdog", source, kernel, fstype), f"the system is {sys.platform}"
     native = kernel.name == "native"
     try:
-        watcher = _make("inotify" if native else "pyinotify", source, kernel, fstype)
+        watcher = _make("inotify" if native else "pyinotify", source, kernel, fstype, whole=True)
     except OSError as error:
         reason = shortage(0, error.errno or 0) if error.errno in (errno.EMFILE, errno.ENFILE) else None
         return _make("poll", source, kernel, fstype), reason or f"inotify: {error.strerror}"
     return watcher, fstype if native else f"{fstype}; the native kernel is not in use"
 
 
-def _make(name: str, source: bytes, kernel: Kernel, fstype: str) -> Watcher:
+def _make(name: str, source: bytes, kernel: Kernel, fstype: str, *, whole: bool = False) -> Watcher:
     """Modules are imported only when chosen: each brings a package along."""
     if name == "poll":
         from syncd.watchers.poll import PollWatcher
@@ -50,7 +50,8 @@ def _make(name: str, source: bytes, kernel: Kernel, fstype: str) -> Watcher:
         return _watchdog(source, polling=name == "watchdog-poll")
     from syncd.watchers.joined import Joined
 
-    return Joined(_pyinotify(source) if name == "pyinotify" else _native(source), source, kernel)
+    inner = _pyinotify(source) if name == "pyinotify" else _native(source)
+    return Joined(inner, source, kernel, whole=whole)
 
 
 def _native(source: bytes) -> Watcher:

@@ -13,7 +13,7 @@ from syncd.kernel.contract import Base, Control, Kernel, Root, Rules, Side, Tree
 from syncd.model.change import Hints
 from syncd.model.path import ancestors, display
 from syncd.system.limits import shortage
-from syncd.system.mounts import events_lie, mounts_below
+from syncd.system.mounts import Unheard, unheard
 from syncd.watchers.base import Coverage, Mirror, WatchedScan, Watcher
 from syncd.watchers.words import Words
 
@@ -24,18 +24,20 @@ _POLLED = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EEXIST)
 
 
 class Joined:
-    """An inotify watcher whose refused directories are polled, and mounts below the source whose events lie.
+    """An inotify watcher beside which refused directories are polled, and places of which it hears nothing.
 
-    `message` tells the user what is polled and why, None while nothing is; it changes only in `cover`.
+    These are mounts below the source whose events lie, and files that are mounted by themselves; with `whole` also the
+    source, when such a mount comes there. `message` tells the user what is polled and why, None while nothing is; it changes only in `cover`.
     """
 
-    def __init__(self, inner: Watcher, path: bytes, kernel: Kernel) -> None:
+    def __init__(self, inner: Watcher, path: bytes, kernel: Kernel, *, whole: bool = False) -> None:
         self.name = inner.name
         self.bound = inner.bound
         self.message: str | None = None
         self._inner = inner
         self._path = path
         self._kernel = kernel
+        self._whole = whole
         self._poll: PollWatcher | None = None
         self._places: tuple[bytes, ...] = ()
         self._closed = False
@@ -68,7 +70,10 @@ class Joined:
 
     def _poll_the_rest(self, covered: Coverage, root: Root, rules: Rules) -> None:
         refused = covered.refused if covered.errno in _POLLED else ()
-        lying = self._lying(rules)
+        places = unheard(self._path).items()
+        lying = {
+            path: place for path, place in places if (path or self._whole) and not rules.excluded(path, place.lies)
+        }
         self._places = tops({*refused, *lying})
         self._tell(covered, lying)
         if not self._places:
@@ -77,7 +82,8 @@ class Joined:
         if self._poll is None:
             from syncd.watchers.poll import PollWatcher  # late: few need it, and it loads concurrent.futures
 
-            self._poll = PollWatcher(self._path, self._kernel, next(iter(lying.values()), ""))
+            fstypes = [place.fstype for place in lying.values() if place.lies]
+            self._poll = PollWatcher(self._path, self._kernel, fstypes[0] if fstypes else "")
             self._polled.register(self._poll.fd, select.EPOLLIN)
             self.read, self.mirror = self._read_both, None
         self._poll.restrict(self._places)
@@ -128,20 +134,14 @@ class Joined:
         words.add(told)
         return words.hints()
 
-    def _lying(self, rules: Rules) -> dict[bytes, str]:
-        """Mounts below the source whose events lie, with their types."""
-        top = os.path.realpath(self._path).rstrip(b"/") + b"/"
-        found = {mount.point[len(top) :]: mount.fstype for mount in mounts_below(self._path)}
-        return {path: fstype for path, fstype in found.items() if events_lie(fstype) and not rules.excluded(path, True)}
-
-    def _tell(self, covered: Coverage, lying: dict[bytes, str]) -> None:
+    def _tell(self, covered: Coverage, lying: dict[bytes, Unheard]) -> None:
         said = []
         if covered.errno in _POLLED:
             short = shortage(covered.watched + len(covered.refused), covered.errno)
             said.append(short or f"{len(covered.refused)} directories get no watch: {os.strerror(covered.errno)}.")
-        said += [f"{display(path)} is {events_lie(fstype)}." for path, fstype in lying.items()]
+        said += [f"{display(path) or 'The source'} is {place.reason}." for path, place in lying.items()]
         if said:
-            said.append(f"Polling {len(self._places)} directories and what is below them.")
+            said.append(f"Polling {len(self._places)} places and what is below them.")
         self.message = " ".join(said) or None
 
     def _end_polling(self) -> None:

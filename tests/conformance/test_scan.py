@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from syncd.kernel.contract import Look, RuleSource, Side
+from syncd.model.change import Line
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
 from tests.conformance.conftest import Make
 from tests.trees import Dir, Fifo, File, Link, build
@@ -375,9 +376,30 @@ def test_mount_points_are_crossed_and_their_loss_is_trouble(scene: Make, mounts:
         assert b"m/x" not in {row.path for row in made_rows(diff)}
 
 
-def made_rows(diff: Any) -> list[Any]:
-    from syncd.model.change import Line
+def test_what_is_mounted_over_a_directory_of_the_target_is_trouble(scene: Make, mounts: Any, kernel: Any) -> None:
+    made = scene({"m": {"x": b"1"}, "f": b"1"})
+    made.cycle()
+    cover = mounts.tmpfs("cover")
+    (cover / "x").write_bytes(b"not the mirror's")
+    mounts.bind(cover, made.target / "m")
+    for scope in (None, [Look(b"m", False)], [Look(b"m", True)], [Look(b"m/x", False)]):
+        source, target = made.scan(scope)
+        assert [(t.path, t.errno, t.op) for t in target.troubles] == [(b"m", errno.EBUSY, "mount")]
+        assert kernel.diff(made.base, source, target).counts()[Line.UNKNOWN] > 0
+    mounts.unmount(made.target / "m")
+    assert made.scan()[1].troubles == []
 
+
+def test_a_mount_in_the_target_that_was_there_all_along_is_none(scene: Make, mounts: Any) -> None:
+    volume = mounts.tmpfs("volume")
+    made = scene({"m": {"x": b"1"}}, {"m": {}})
+    mounts.bind(volume, made.target / "m")
+    made.cycle()
+    assert (volume / "x").read_bytes() == b"1"
+    assert made.scan()[1].troubles == []
+
+
+def made_rows(diff: Any) -> list[Any]:
     return [row for line in (Line.GONE, Line.AGREED, Line.CHANGED) for row in diff.rows(line)]
 
 

@@ -8,8 +8,8 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -505,6 +505,80 @@ def test_a_mount_inside_the_source_goes_and_comes(place: Place, tmp_path: Path) 
             (disk / "inner" / "d3" / "deep" / "f3").write_text("behind the mount")
             call("mount", "--bind", disk / "inner", inside)
             assert_recovers(watch)
+
+
+@needs_root
+@pytest.mark.timeout(120)
+def test_a_source_whose_events_lie_from_now_on_is_polled(place: Place, tmp_path: Path) -> None:
+    """A share that is mounted at the source's place while the watch runs."""
+    source, target, home = place
+    fill(source)
+    shutil.copytree(source, tmp_path / "behind", copy_function=shutil.copy2)
+    with watching(source, target, home) as watch:
+        assert watch.status()["bound"] == 0
+        with faulty(tmp_path / "behind", source):
+            eventually(lambda: watch.status()["bound"] > 0, "it is not polled")
+            (tmp_path / "behind" / "d1" / "deep" / "f1").write_text("no event tells of it")
+            eventually(lambda: are_equal(tmp_path / "behind", target), "it is not seen")
+        assert_recovers(watch)
+        assert watch.status()["bound"] == 0
+
+
+@needs_root
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("deed", ["edited", "removed", "both while down"])
+def test_what_the_source_does_below_a_directory_that_is_covered_in_the_target(place: Place, deed: str) -> None:
+    """Nothing goes into what was mounted over it, and nothing of the mirror's own is taken for the container's."""
+    source, target, home = place
+    fill(source)
+    covered = Path("d3", "deep")
+    with ExitStack() as stack:
+        watch = stack.enter_context(watching(source, target, home))
+        if deed == "both while down":
+            watch.stop()
+        with tmpfs(target / covered) as cover:
+            if deed != "removed":
+                (source / covered / "f3").write_text("edited")
+            if deed != "edited":
+                shutil.rmtree(source / covered)
+            if deed == "both while down":
+                assert run("sync", str(source), str(target), env=environment(home)).returncode == 3
+            else:
+                eventually(lambda: problems(watch) == {(str(covered), errno.EBUSY)}, "a mount is no problem")
+                assert watch.flush() == 3
+            (source / "a.txt").write_text("the rest goes on")
+            if deed != "both while down":
+                eventually(lambda: (target / "a.txt").read_text() == "the rest goes on", "the rest stands still")
+            assert list(cover.iterdir()) == []
+        if deed == "both while down":
+            watch = stack.enter_context(watching(source, target, home))
+        assert_recovers(watch)
+        assert not watch.status()["drift"]
+
+
+@needs_root
+@pytest.mark.timeout(120)
+def test_a_file_that_is_mounted_by_itself(place: Place, tmp_path: Path) -> None:
+    source, target, home = place
+    other = tmp_path / "other"
+    other.write_text("mounted")
+    with watching(source, target, home) as watch, mounted_file(source / "a.txt", other):
+        eventually(lambda: (target / "a.txt").read_text() == "mounted", "what is mounted is not mirrored")
+        for text in ("edited there", "and once more"):
+            (source / "a.txt").write_text(text)
+            assert watch.flush() == 0
+            assert (target / "a.txt").read_text() == text
+        other.write_text("by its other name")
+        eventually(lambda: (target / "a.txt").read_text() == "by its other name", "it is not seen")
+
+
+@contextmanager
+def mounted_file(point: Path, file: Path) -> Iterator[None]:
+    call("mount", "--bind", file, point)
+    try:
+        yield
+    finally:
+        call("umount", "-l", point)
 
 
 # --- parts that cannot be read ------------------------------------------------------------------------

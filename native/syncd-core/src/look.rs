@@ -89,16 +89,29 @@ impl Ways<'_> {
         Err(Errno::AGAIN)
     }
 
-    /// Mark a directory on another device than the one above it. False: it was a mount point when the
-    /// baseline was written and is none now, so what was in it is not gone but out of sight.
+    /// Mark a directory on another device than the one above it. An error: what the baseline knows is out of sight.
+    /// In the source, it was a mount point and is none now; in the target, something was mounted over it.
     pub fn judge_mount(
         &self,
         seen: &mut Seen,
         device: u64,
         above: u64,
         known: Option<&Agreed>,
-    ) -> bool {
+    ) -> Result<(), Errno> {
         seen.mount = device != above;
-        seen.mount || self.side != Side::Source || !known.is_some_and(|row| row.mount)
+        let Some(row) = known else { return Ok(()) };
+        let inode = row.target().inode;
+        match self.side {
+            Side::Source if row.mount && !seen.mount => Err(Errno::NODEV),
+            Side::Target
+                if seen.mount
+                    && row.kind == Kind::Dir
+                    && inode != 0
+                    && inode != seen.print.inode =>
+            {
+                Err(Errno::BUSY)
+            }
+            _ => Ok(()),
+        }
     }
 }

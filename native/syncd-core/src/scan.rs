@@ -244,13 +244,13 @@ impl<'a> Scan<'a> {
             let device = stat_fd(from)
                 .map_err(|errno| Error::new(errno, "stat"))?
                 .device;
-            if !self
+            let judged = self
                 .ways
-                .judge_mount(&mut Seen::new(&meta), meta.device, device, row)
-            {
+                .judge_mount(&mut Seen::new(&meta), meta.device, device, row);
+            if let Err(errno) = judged {
                 self.tree
                     .troubles
-                    .push(self.ways.trouble(reached, Errno::NODEV, "mount"));
+                    .push(self.ways.trouble(reached, errno, "mount"));
                 looks.extend([(path.to_vec(), deep), (path::parent(path).to_vec(), false)]);
                 return Ok(());
             }
@@ -471,10 +471,10 @@ impl<'a> Scan<'a> {
             let Met::There(device) = self.meet(path, device)? else {
                 return Ok(());
             };
-            if !self.ways.judge_mount(&mut seen, meta.device, device, row) {
+            if let Err(errno) = self.ways.judge_mount(&mut seen, meta.device, device, row) {
                 self.tree
                     .troubles
-                    .push(self.ways.trouble(path, Errno::NODEV, "mount"));
+                    .push(self.ways.trouble(path, errno, "mount"));
                 return Ok(());
             }
             if look.deep {

@@ -366,7 +366,11 @@ impl<'a, 'w> Reader<'a, 'w> {
                             if !is_dir {
                                 tally(&seen, &path, &mut others, &mut bytes);
                                 dir.append(name, Some(seen));
-                            } else if ways.judge_mount(&mut seen, meta.device, task.device, row) {
+                            } else if let Err(errno) =
+                                ways.judge_mount(&mut seen, meta.device, task.device, row)
+                            {
+                                troubles.push(ways.trouble(&path, errno, "mount"));
+                            } else {
                                 let known = agreed.and_then(|kid| kid.below.as_deref());
                                 let task = Task {
                                     slot: 0,
@@ -377,8 +381,6 @@ impl<'a, 'w> Reader<'a, 'w> {
                                 };
                                 below.push((dir.kids().len(), task));
                                 dir.append(name, Some(seen));
-                            } else {
-                                troubles.push(ways.trouble(&path, Errno::NODEV, "mount"));
                             }
                         }
                     }

@@ -225,11 +225,20 @@ class Walk:
         return names
 
     def check_mount(self, path: bytes, state: os.stat_result, above: int) -> bool:
-        """Whether a directory is still the mount point that `known` has there, if it has one."""
-        agreed = self.known.get(path)
-        if self.side is Side.SOURCE and agreed and agreed.mount and state.st_dev == above:
+        """Whether a directory shows what `known` has there. If not, all of that is out of sight: trouble.
+
+        In the source, it was a mount point and is none now; in the target, something was mounted over it.
+        """
+        agreed, mount = self.known.get(path), state.st_dev != above
+        if agreed is None:
+            return True
+        if self.side is Side.SOURCE and agreed.mount and not mount:
             self.troubles.setdefault(path, (errno.ENODEV, "mount"))
             return False
+        if self.side is Side.TARGET and mount and agreed.kind == Kind.DIR:
+            if agreed.target.inode not in (0, state.st_ino):
+                self.troubles.setdefault(path, (errno.EBUSY, "mount"))
+                return False
         return True
 
     def meet(self, path: bytes, error: OSError, not_directory: int = 0) -> None:

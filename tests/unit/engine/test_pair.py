@@ -134,12 +134,12 @@ def removes(plan: Plan) -> bool:
 
 @pytest.fixture
 def lying(pair):
-    pair.lying = "fuse.sshfs"
+    pair.lying = True
     return pair
 
 
 def test_elsewhere_an_absence_is_believed_at_once(pair):
-    pair.lying = None
+    pair.lying = False
     assert removes(seen(pair, [b"a"], 0.0))
     assert pair.second_look_due is None
 

@@ -25,7 +25,7 @@ def made(monkeypatch):
     """What `choose` makes, without making it."""
     made = []
 
-    def make(name, source, kernel, fstype):
+    def make(name, source, kernel, fstype, whole=False):
         made.append((name, fstype))
         return StandIn(name)
 
@@ -75,7 +75,7 @@ def test_an_unknown_name():
     ("number", "reason"), [(errno.EMFILE, "sudo sysctl fs.inotify.max_user_instances="), (errno.ENOMEM, "inotify: ")]
 )
 def test_a_queue_that_is_refused(monkeypatch, number, reason):
-    def make(name, *_):
+    def make(name, *_, **_more):
         if name != "poll":
             raise OSError(number, os.strerror(number))
         return StandIn(name)
