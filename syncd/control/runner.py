@@ -369,13 +369,24 @@ class Runner:
     def _cycle(self, batch: Batch) -> CycleReport:
         ahead, self._ahead = self._ahead, None
         if self._needs_everything(batch):
-            return self._full_cycle(batch._replace(everything=True))
+            return self._look_at_named(self._full_cycle(batch._replace(everything=True)), batch)
         patient = bool(self._busy) and batch.paths <= self._busy.keys()
         sight = ahead[1] if ahead is not None and ahead[0] == batch else None
         done = self._try(batch, patient=patient, sight=sight)
         if done.halt is not None:  # judged again as a whole, so that its id names every removal
             return self._full_cycle(batch._replace(everything=True))
         return self._after(done, batch)
+
+    def _look_at_named(self, done: CycleReport, batch: Batch) -> CycleReport:
+        """After a look at everything, look at what was named: only that reads a file that changed twice in one tick."""
+        named = Batch(batch.paths, deep=batch.deep, since=batch.since)
+        if not named.paths or not done.in_sync or self._stop:
+            return done
+        also = self._try(named)
+        if also.halt is not None:
+            return self._full_cycle(EVERYTHING)
+        also = self._after(also, named)
+        return done if also.is_smooth else also
 
     def _full_cycle(self, batch: Batch) -> CycleReport:
         """Watch everything anew and look at everything."""
@@ -592,8 +603,7 @@ class Runner:
     def sync(self) -> CycleReport:
         """One full cycle now. In the engine thread."""
         self._hear(barrier=True)
-        self._settle.flush()
-        return self._cycle(EVERYTHING)
+        return self._cycle((self._settle.flush() or EVERYTHING)._replace(everything=True))
 
 
 def _covers(batch: Batch, path: bytes) -> bool:

@@ -235,10 +235,10 @@ class Walk:
         if self.side is Side.SOURCE and agreed.mount and not mount:
             self.troubles.setdefault(path, (errno.ENODEV, "mount"))
             return False
-        if self.side is Side.TARGET and mount and agreed.kind == Kind.DIR:
-            if agreed.target.inode not in (0, state.st_ino):
-                self.troubles.setdefault(path, (errno.EBUSY, "mount"))
-                return False
+        covered = mount and agreed.kind == Kind.DIR and agreed.target.inode not in (0, state.st_ino)
+        if self.side is Side.TARGET and covered:
+            self.troubles.setdefault(path, (errno.EBUSY, "mount"))
+            return False
         return True
 
     def meet(self, path: bytes, error: OSError, not_directory: int = 0) -> None:

@@ -12,7 +12,7 @@ from syncd.control.runner import AGAIN_MOST, Runner
 from syncd.control.status import State, Status, merge_problems
 from syncd.errors import SyncdError, UsageError
 from syncd.model.change import Batch, Hints
-from syncd.model.report import CycleReport, Problem
+from syncd.model.report import CycleReport, Halt, Problem
 from syncd.model.settings import Settings
 from syncd.watchers.base import Coverage
 from syncd.watchers.none import NoWatcher
@@ -219,3 +219,16 @@ def test_an_absence_waits_while_a_root_cannot_be_looked_at(runner):
     runner._retry = (5.0, 1.0)
     assert runner._overdue(0.0) is None
     assert runner._due() == 5.0
+
+
+@pytest.mark.parametrize("halt", [None, Halt("no")])
+def test_what_was_named_is_looked_at_also_after_a_look_at_everything(runner, monkeypatch, halt):
+    """Which believes the fingerprint of a file that changed twice in one tick."""
+    tried = []
+    monkeypatch.setattr(runner, "_full_cycle", lambda batch: CycleReport(1, True, halt=halt))
+    monkeypatch.setattr(runner, "_try", lambda batch: tried.append(batch) or CycleReport(2, False))
+    monkeypatch.setattr("syncd.control.runner.takes_rules_away", lambda *_: False)
+    runner.pair.rules, runner.pair.doubted = None, []
+    batch = Batch(frozenset([b".syncdignore", b"a"]), since=3.0)
+    assert runner._cycle(batch).number == 1
+    assert tried == ([] if halt else [batch])
