@@ -22,7 +22,7 @@ from syncd.model.report import Halt
 from syncd.model.settings import Settings
 from syncd.system import flocks
 from syncd.system.boot import boot_id
-from syncd.system.dirs import make_pair_dir, pair_dir, state_home
+from syncd.system.dirs import find_by_target, make_pair_dir, pair_dir, state_home
 from syncd.system.identity import identity
 from syncd.system.locks import Holder, TargetLock, busy, live_targets
 from syncd.system.mounts import unique_mount_id
@@ -120,8 +120,14 @@ def open_pair(settings: Settings, kernel: Kernel, say: Callable[[str], None]) ->
     `settings` come from `resolve`. Intents that an interrupted run left open are settled here.
     """
     check_others(settings, live_targets())
+    for known in find_by_target(settings.target):  # by one whose lock went with its runtime directory
+        if known.source != settings.source and flocks.is_taken(known.state):
+            raise TargetBusy(
+                f"{display(settings.target)} is already written by another process, which uses {known.state}"
+            )
     lock = TargetLock(settings.source, settings.target, settings.overlays).acquire()
     try:
+        check_others(settings, live_targets())  # once more: others look for this one from now on
         return _open(settings, kernel, lock, say)
     except BaseException:
         lock.release()

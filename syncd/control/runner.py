@@ -130,6 +130,7 @@ class Runner:
         self._stop = True
         self._stopping.set()
         self.pair.control.cancelled = True
+        self.watch.watcher.cancel()
         os.eventfd_write(self._wake, 1)
 
     # The thread --------------------------------------------------------------------------------------

@@ -61,8 +61,8 @@ class TargetLock:
     def _write(self) -> None:
         body = {"pid": os.getpid(), "source": os.fsdecode(self._source), "target": os.fsdecode(self._target)}
         more = {"started": time.time(), "overlays": [os.fsdecode(path) for path in self._overlays]}
-        os.truncate(self._lock, 0)
-        os.pwrite(self._lock, json.dumps(body | more).encode("ascii"), 0)
+        text = json.dumps(body | more).encode("ascii")
+        os.pwrite(self._lock, text.ljust(os.fstat(self._lock).st_size), 0)  # in one step, for those who read it now
 
     def _warn(self, pid: int | None) -> str:
         who = f"process {pid}" if pid else "a process that cannot be seen from here"

@@ -139,5 +139,8 @@ class Watcher(Protocol):
     def drain(self) -> Hints:
         """Like `read`, and everything that happened before the call is in it. Blocks until that is so."""
 
+    def cancel(self) -> None:
+        """Called by any thread: end a look at the source that is under way. Only `close` is called after it."""
+
     def close(self) -> None:
         """Let go of everything. Twice is harmless."""

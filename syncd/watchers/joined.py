@@ -40,7 +40,7 @@ class Joined:
         self._whole = whole
         self._poll: PollWatcher | None = None
         self._places: tuple[bytes, ...] = ()
-        self._closed = False
+        self._closed = self._cancelled = False
         self.read: Callable[[], Hints] = inner.read  # see the protocol; nothing stands between while nothing is polled
         self.mirror: Mirror | None = inner.mirror
         self._polled = select.epoll()  # of the poll watcher's descriptor, while there is one
@@ -85,6 +85,8 @@ class Joined:
             fstypes = [place.fstype for place in lying.values() if place.lies]
             self._poll = PollWatcher(self._path, self._kernel, fstypes[0] if fstypes else "")
             self._polled.register(self._poll.fd, select.EPOLLIN)
+            if self._cancelled:  # between the making and now
+                self._poll.cancel()
             self.read, self.mirror = self._read_both, None
         self._poll.restrict(self._places)
         self._poll.cover(root, rules)
@@ -113,6 +115,12 @@ class Joined:
         if self._poll is None:
             return self._inner.drain()
         return self._joined(self._inner.drain(), self._poll.drain())
+
+    def cancel(self) -> None:
+        """See the protocol."""
+        self._cancelled = True
+        if (poll := self._poll) is not None:
+            poll.cancel()
 
     def close(self) -> None:
         """See the protocol."""

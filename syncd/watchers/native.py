@@ -52,6 +52,9 @@ class NativeWatcher:
         base, saves, hints, ready = self._native.mirror(epoll.fileno(), base, lone)
         return Mirrored(base, [Save(*save) for save in saves], hints, ready)
 
+    def cancel(self) -> None:
+        """See the protocol."""
+
     def close(self) -> None:
         """See the protocol."""
         self._native.close()

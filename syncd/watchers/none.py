@@ -40,5 +40,8 @@ class NoWatcher:
         """Nothing to say."""
         return Hints()
 
+    def cancel(self) -> None:
+        """See the protocol."""
+
     def close(self) -> None:
         """Nothing to let go of."""

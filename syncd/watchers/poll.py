@@ -128,12 +128,16 @@ class PollWatcher:
                 self._turn.wait_for(lambda: self._done >= ticket or self._closed or self._failure is not None)
         return self.read()
 
-    def close(self) -> None:
-        """See the protocol. Waits for a sweep under way, which is cancelled, but not long: the share may hang."""
+    def cancel(self) -> None:
+        """See the protocol."""
         with self._turn:
             self._closed = True
             self._control.cancelled = True
             self._turn.notify_all()
+
+    def close(self) -> None:
+        """See the protocol. Waits for a sweep under way, which is cancelled, but not long: the share may hang."""
+        self.cancel()
         if self._thread is not None:
             self._thread.join(_PATIENCE)
         self._inbox.close()

@@ -108,6 +108,9 @@ class PyinotifyWatcher:
         """See the protocol. The kernel queues an event within the call that causes it: reading is enough."""
         return self.read()
 
+    def cancel(self) -> None:
+        """See the protocol."""
+
     def close(self) -> None:
         """See the protocol."""
         self._closed.set()

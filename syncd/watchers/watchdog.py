@@ -127,6 +127,9 @@ class WatchdogWatcher:
         words.rescan = True
         return words.hints()
 
+    def cancel(self) -> None:
+        """See the protocol."""
+
     def close(self) -> None:
         """See the protocol."""
         _watchers.discard(self)

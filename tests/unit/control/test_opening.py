@@ -14,6 +14,7 @@ from syncd.control.opening import open_pair, resolve
 from syncd.errors import Refused, TargetBusy, UsageError
 from syncd.model.settings import Settings
 from syncd.system.dirs import pair_dir
+from syncd.system.locks import live_targets
 
 OVERLAYS = Settings(b"", b"", overlays=(b"build/out",))
 PLAIN = Settings(b"", b"")
@@ -226,6 +227,37 @@ def test_a_pair_has_one_writer_also_with_another_runtime_directory(tmp_path, pai
     opened.close()
     open_pair(pair, kernel, quiet).close()
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_target_has_one_writer_also_when_its_lock_went_away(tmp_path, pair, kernel, monkeypatch):
+    build(tmp_path, ["s2/"])
+    opened = open_pair(pair, kernel, quiet)
+    (tmp_path / "other").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "other"))
+    other = resolve(at(tmp_path, "s2"), pair.target, PLAIN)
+    with pytest.raises(TargetBusy, match="already written"):
+        open_pair(other, kernel, quiet)
+    opened.close()
+    open_pair(other, kernel, quiet).close()
+
+
+def test_who_began_at_the_same_moment_is_seen_by_one_of_both(tmp_path, pair, kernel, monkeypatch):
+    """Neither holds anything while the other one looks for the first time."""
+    turned = pair._replace(source=pair.target, target=pair.source)
+    first = live_targets
+    monkeypatch.setattr("syncd.control.opening.live_targets", list)
+    with contextlib.ExitStack() as running:
+
+        def then():
+            monkeypatch.setattr("syncd.control.opening.live_targets", first)
+            return []
+
+        running.callback(open_pair(pair, kernel, quiet).close)
+        monkeypatch.setattr("syncd.control.opening.live_targets", then)
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(Refused, match="would come back"):
+            open_pair(turned, kernel, quiet)
+        assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")

@@ -77,6 +77,27 @@ def test_close_ends_a_waiting_drain(tmp_path, kernel, monkeypatch):
     released.set()
 
 
+def test_cancel_ends_the_first_sweep(tmp_path, kernel, monkeypatch):
+    """Which is made by whoever covers: nobody is left to close it."""
+    watcher = module.PollWatcher(os.fsencode(tmp_path), kernel)
+    begun = threading.Event()
+
+    def see():
+        begun.set()
+        while not watcher._control.cancelled:
+            time.sleep(0.001)
+        return module._NOTHING
+
+    monkeypatch.setattr(watcher, "_see", see)
+    thread = threading.Thread(target=watcher.cover, args=(None, None))
+    thread.start()
+    assert begun.wait(10)
+    watcher.cancel()
+    thread.join(10)
+    assert not thread.is_alive()
+    watcher.close()
+
+
 def test_cover_sweeps_once(tmp_path, kernel, monkeypatch):
     """A later cover keeps what it compares with: nothing may fall between."""
     ear = covered(kernel, tmp_path, least=60.0)
