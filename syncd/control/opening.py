@@ -26,6 +26,7 @@ from syncd.system.dirs import find_by_target, make_pair_dir, pair_dir, state_hom
 from syncd.system.identity import identity
 from syncd.system.locks import Holder, TargetLock, busy, live_targets
 from syncd.system.mounts import unique_mount_id
+from syncd.system.savefile import UNSAVED
 
 
 @dataclass(slots=True)
@@ -197,9 +198,17 @@ def _open_locked(
     say: Callable[[str], None],
 ) -> Opened:
     settings = _without_own(settings)
+    for left in state.glob(f"{UNSAVED}*"):  # by a process that was killed while it wrote a state file
+        left.unlink(missing_ok=True)
     target_fd = os.open(settings.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         staging = open_staging(state, Path(os.fsdecode(settings.target)), target_fd)
+        if not flocks.take_soon(staging.fd):
+            where = staging.where
+            staging.close()
+            raise TargetBusy(
+                f"another process uses {where}, the place for unfinished files; is it a pull? Wait for its end"
+            )
         target = identity(settings.target)
     finally:
         os.close(target_fd)

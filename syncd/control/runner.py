@@ -414,12 +414,12 @@ class Runner:
                 return cycle(
                     self.pair, batch, patient=patient, announce=self.announce, sight=sight, watch=watch, wait=wait
                 )
-        except OSError as error:
+        except (OSError, SyncdError) as error:  # the latter of `announce`: a first copy that comes later does not fit
             if self.once or self.status.cycles == 0:
                 raise
             return self._failed(error, full=batch.everything)
 
-    def _failed(self, error: OSError, *, full: bool) -> CycleReport:
+    def _failed(self, error: OSError | SyncdError, *, full: bool) -> CycleReport:
         return CycleReport(self.pair.number, full, halt=Halt(f"a cycle failed: {error}"))
 
     def _after(self, done: CycleReport, batch: Batch) -> CycleReport:

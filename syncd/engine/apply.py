@@ -90,8 +90,11 @@ def apply(
 
     def slices(actions: Actions) -> tuple[int, int]:
         start, stopped = 0, 0
-        while start < len(actions) and not (stopped or control.cancelled):
+        while start < len(actions) and not stopped:
+            before = start
             start, stopped = place(actions, start, SLICE)
+            if control.cancelled and start < before + SLICE:  # a slice that was cut short gives directories their modes
+                break
         return start, stopped
 
     def squeeze(actions: Actions, start: int) -> tuple[int, int]:

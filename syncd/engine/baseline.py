@@ -67,8 +67,8 @@ class Baseline:
 
     def note(self, **values: Any) -> None:
         """Remember values beside the rows (JSON). Not flushed. Raises OSError."""
-        self.notes |= values
         self.kernel.note(self.journal, json.dumps(values, sort_keys=True).encode())
+        self.notes |= values
 
     def learn(self, outcomes: Outcomes) -> None:
         """Take in what `place` did; it journalled that itself."""

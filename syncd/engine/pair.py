@@ -29,6 +29,7 @@ from syncd.watchers.base import Lone
 SECOND_LOOK = 1.0  # seconds after which an absence on a lying filesystem is believed
 EXAMPLES = 10
 NOWHERE = Fingerprint(0, 0, 0, 0, 0)  # equal to no entry: the content decides
+UNSEEN = ("scan", "read", "mount")  # problems of places whose content was not compared
 LONE_CYCLES = 16  # of which each journals a few hundred bytes; after so many the journal's size is looked at
 
 Roots = tuple[Root, Root]
@@ -330,15 +331,16 @@ class Pair:
             state = self._vcs_state(roots)
             if state != self.baseline.notes.get("vcs"):
                 self.baseline.note(vcs=state)
-        if done.full and not done.stopped and not self.control.cancelled:
+        unseen = any(problem.op in UNSEEN for problem in done.problems)
+        if done.full and not (done.stopped or unseen or self.control.cancelled):
             self.trusted = True
         if self.replaced:
             self._seen[0] = (roots[0].device, roots[0].inode)
             self._births[0] = birth(roots[0].fd)
             self._moved = self.foreign = self._another = False
         if batch.everything and (source := identity(self.settings.source)) != self._identity:
-            self._identity = source
             self.baseline.note(source=source)
+            self._identity = source
         self.calm = (
             not self.lying and self.trusted and bool(self.baseline.notes.get("met")) and len(self.baseline.base) > 0
         )

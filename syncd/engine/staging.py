@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from syncd.errors import SyncdError
+from syncd.system import flocks
 
 CONFLICTS = "conflicts"
 ASIDE = CONFLICTS + "/%Y%m%dT%H%M%SZ"  # for strftime, in UTC; the number of the cycle follows
@@ -30,16 +31,14 @@ class Staging:
         self.fd = fd
 
     def close(self) -> None:
-        """Close the descriptor; leave no empty directory behind inside or beside the target."""
+        """Close the descriptor; leave no empty directory behind inside or beside the target, unless another uses it."""
         if self.fd < 0:
             return
+        if self.where.name.endswith(".syncd") and flocks.take(self.fd):
+            with contextlib.suppress(OSError):  # something is kept in it
+                self.where.rmdir()
         os.close(self.fd)
         self.fd = -1
-        if self.where.name.endswith(".syncd"):
-            try:
-                self.where.rmdir()
-            except OSError:
-                pass  # something is kept in it
 
     def aside(self, cycle: int, now: float) -> bytes:
         """The name, below staging, under which cycle number `cycle` at time `now` sets aside."""

@@ -16,7 +16,7 @@ ADVICE = {
     codes.EEXIST: "it is not what was seen there: a rule hides what holds the name, or somebody changes it all the time",
     codes.EAGAIN: "somebody is writing it; it is copied when the writer closes it or pauses",
     codes.EIO: "the filesystem reports damage; see the kernel's log",
-    codes.ENODEV: "a filesystem mounted there is gone; mount it again",
+    codes.ENODEV: "a filesystem mounted there is gone; mount it again, or if it is gone for good, rename the directory",
     codes.ESTALE: "the file server lost it; mount it again",
     codes.ENOSPC: "free some space on the {side}'s filesystem",
     codes.EDQUOT: "the disk quota is used up",

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+UNSAVED = ".save-"  # begins the name of a file that is being written
+
 
 class SaveFile:
     """`with SaveFile(path) as file: file.write(...)`: afterwards `path` holds all of it, also after a power cut.
@@ -24,7 +26,7 @@ class SaveFile:
     def __enter__(self) -> BinaryIO:
         import tempfile  # late: a start has better things to do than to load its archive formats
 
-        fd, self._temporary = tempfile.mkstemp(prefix=".save-", dir=self._path.parent)
+        fd, self._temporary = tempfile.mkstemp(prefix=UNSAVED, dir=self._path.parent)
         self._file = os.fdopen(fd, "wb")
         return self._file
 

@@ -83,8 +83,9 @@ class Joined:
             from syncd.watchers.poll import PollWatcher  # late: few need it, and it loads concurrent.futures
 
             fstypes = [place.fstype for place in lying.values() if place.lies]
-            self._poll = PollWatcher(self._path, self._kernel, fstypes[0] if fstypes else "")
-            self._polled.register(self._poll.fd, select.EPOLLIN)
+            poll = PollWatcher(self._path, self._kernel, fstypes[0] if fstypes else "")
+            self._polled.register(poll.fd, select.EPOLLIN)
+            self._poll = poll
             if self._cancelled:  # between the making and now
                 self._poll.cancel()
             self.read, self.mirror = self._read_both, None

@@ -13,6 +13,7 @@ import pytest
 from syncd.control.opening import open_pair, resolve
 from syncd.errors import Refused, TargetBusy, UsageError
 from syncd.model.settings import Settings
+from syncd.system import flocks
 from syncd.system.dirs import pair_dir
 from syncd.system.locks import live_targets
 
@@ -361,3 +362,28 @@ def test_a_source_that_holds_the_state_directory_leaves_it_out(tmp_path, xdg, ke
 def test_an_empty_argument_is_not_the_current_directory(source: bytes, target: bytes, name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} is empty"):
         resolve(source, target, PLAIN)
+
+
+def test_what_a_killed_process_began_to_save_goes(pair, kernel):
+    open_pair(pair, kernel, quiet).close()
+    left = pair_dir(pair.source, pair.target) / ".save-abc"
+    left.touch()
+    open_pair(pair, kernel, quiet).close()
+    assert not left.exists()
+
+
+def test_a_staging_that_another_run_uses_is_left_to_it(tmp_path, pair, kernel):
+    """A pull into a directory that is also a target."""
+    opened = open_pair(pair, kernel, quiet)
+    where = opened.pair.staging.where
+    opened.close()
+    where.mkdir(exist_ok=True, mode=0o700)
+    fd = os.open(where, os.O_RDONLY)
+    try:
+        assert flocks.take(fd)
+        with pytest.raises(TargetBusy, match="unfinished files"):
+            open_pair(pair, kernel, quiet)
+        assert where.exists()
+    finally:
+        os.close(fd)
+    open_pair(pair, kernel, quiet).close()

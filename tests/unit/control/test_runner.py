@@ -10,7 +10,7 @@ import pytest
 from syncd.control.remembered import REMEMBERED, Remembered
 from syncd.control.runner import AGAIN_MOST, Runner
 from syncd.control.status import State, Status, merge_problems
-from syncd.errors import SyncdError, UsageError
+from syncd.errors import Refused, SyncdError, UsageError
 from syncd.model.change import Batch, Hints
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.model.settings import Settings
@@ -232,3 +232,15 @@ def test_what_was_named_is_looked_at_also_after_a_look_at_everything(runner, mon
     batch = Batch(frozenset([b".syncdignore", b"a"]), since=3.0)
     assert runner._cycle(batch).number == 1
     assert tried == ([] if halt else [batch])
+
+
+def test_a_copy_that_comes_later_and_does_not_fit_halts_the_watch_and_does_not_end_it(runner, monkeypatch):
+    def refuse(*_args, **_more):
+        raise Refused("it does not fit")
+
+    monkeypatch.setattr("syncd.control.runner.cycle", refuse)
+    runner.hurry, runner.pair.number = False, 0
+    with pytest.raises(Refused):
+        runner._try(Batch(everything=True))
+    runner.status = runner.status._replace(cycles=1)
+    assert "does not fit" in runner._try(Batch(everything=True)).halt.reason

@@ -17,7 +17,7 @@ from syncd.errors import FirstMeeting
 from syncd.kernel.contract import Look
 from syncd.model.change import Batch, Line, Row
 from syncd.model.plan import Plan, Verb
-from syncd.model.report import Halt
+from syncd.model.report import CycleReport, Halt, Problem
 from syncd.model.settings import Settings
 from tests.fakes import FakeDiff, fingerprint
 
@@ -211,3 +211,12 @@ def test_removals_at_the_top_are_explained_by_the_roots_own_times(pair, tmp_path
     done = cycle(pair, Batch(everything=True))
     assert (done.halt is None) == told
     assert done.removed == (200 if told else 0)
+
+
+@pytest.mark.parametrize(("op", "trusted"), [("scan", False), ("read", False), ("mount", False), ("busy", True)])
+def test_what_could_not_be_compared_is_not_trusted_after_a_crash(pair, op, trusted):
+    pair.trusted = False
+    with pair.roots() as roots:
+        pair.recognise(roots)
+        pair.finished(CycleReport(1, True, problems=(Problem(b"x", 5, op),)), roots, Batch(everything=True))
+    assert pair.trusted == trusted
