@@ -143,10 +143,11 @@ class Runner:
             with select.epoll() as epoll:
                 epoll.register(mounts, select.EPOLLPRI)  # takes the word of earlier changes away, so look afterwards
                 self._mounts = self._mounts_that_matter()
+                if self.once:
+                    self._run_once()
+                    return
                 self._full_cycle(EVERYTHING)
                 self.started.set()
-                if self.once:
-                    return
                 self.watch.watcher.listen(epoll)
                 epoll.register(self._wake, select.EPOLLIN)
                 while not self._stop:
@@ -170,6 +171,16 @@ class Runner:
                 self._ended = True
                 if self._then is not None:
                     self._then()
+
+    def _run_once(self) -> None:
+        """One full cycle, and looks at what changed under it; told as one."""
+        on_report, self._on_report = self._on_report, lambda _: None
+        done = self._full_cycle(EVERYTHING)
+        while self._again and not self._stop:
+            again, self._again = self._again, frozenset()
+            done = done.followed_by(self._cycle(Batch(again, deep=again)))._replace(problems=self.status.problems)
+        self._show(last=done)
+        on_report(done)
 
     def _due(self) -> float | None:
         """When something is to be done that no descriptor tells of; None: never."""

@@ -96,6 +96,24 @@ class CycleReport(NamedTuple):
         """Whether nothing has to be done once more. What `problems` names may still be missing."""
         return not (self.halt or self.stopped or self.busy or self.again or self.cut)
 
+    def followed_by(self, later: CycleReport) -> CycleReport:
+        """This one and a later look at some of its paths, as one; `problems` are the later one's alone."""
+        return later._replace(
+            number=self.number,
+            full=self.full,
+            took=self.took + later.took,
+            lag=self.lag,
+            put=self.put + later.put,
+            removed=self.removed + later.removed,
+            recorded=self.recorded + later.recorded,
+            written=self.written + later.written,
+            drift=self.drift,
+            aside=self.aside + later.aside,
+            others=self.others,
+            dropped=self.dropped + later.dropped,
+            notes=self.notes + later.notes,
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The stable record of `--json`: one object per cycle."""
         return {

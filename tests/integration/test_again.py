@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -157,3 +158,14 @@ def test_what_a_pull_set_aside_is_listed(place: Place) -> None:
     assert "set aside  a.txt" in listed.stdout
     kept = Path(listed.stdout.split("(")[1].split(")")[0]) / "a.txt"
     assert kept.read_text() == "a"
+
+
+def test_one_run_looks_again_at_what_changed_under_it(place: Place) -> None:
+    """Setting the container's link aside gives the file another time, which is not what was seen there."""
+    (place.source / "last").write_text("comes after the link")
+    assert sync(place)[0] == 0
+    (place.target / "dir" / "link").hardlink_to(place.target / "last")
+    done = run("sync", str(place.source), str(place.target), "--drift", "mirror", "--json", env=environment(place.home))
+    record = json.loads(done.stdout)
+    assert (done.returncode, record["in_sync"], len(record["set_aside"])) == (0, True, 1), done.stderr
+    assert_equal(place.source, place.target)
