@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from syncd.cli.options import RULES, with_options, with_rules_of_watch
 from syncd.cli.output import BYTES, json_option, write_json
-from syncd.errors import NotInSync, Refused, UsageError
+from syncd.errors import Interrupted, NotInSync, Refused, UsageError
 from syncd.model.path import check, display, is_within, path_fields
 from syncd.model.settings import Settings
+
+if TYPE_CHECKING:
+    from syncd.engine.pull import Pulled
 
 
 @click.command(name="pull", epilog="Example: syncd pull ./shop /srv/mirrors/shop package-lock.json")
@@ -33,7 +37,8 @@ def command(
     """Bring what the container made, edited or removed at PATH (relative, and below it) back into SOURCE.
 
     What SOURCE held there is set aside in the state directory (syncd drift names the place), also if it had further
-    names (hard links): those stay with it. Refused where SOURCE changed, too.
+    names (hard links): those stay with it. Refused where SOURCE changed, too. What cannot be
+    read on either side is named, and stays as it is.
     """
     from syncd.control.opening import resolve
     from syncd.engine.baseline import Baseline
@@ -56,28 +61,46 @@ def command(
         )
     rules = compile_rules(kernel, settings)
     roots = kernel.open_root(settings.source), kernel.open_root(settings.target)
+    control = kernel.control()
     try:
-        done = pull(kernel, settings, state, baseline.base, rules, roots, named, force=force, dry_run=dry_run)
+        done = pull(kernel, settings, state, baseline.base, rules, roots, named, control, force=force, dry_run=dry_run)
     finally:
         for root in roots:
             root.close()
-    if as_json:
-        aside = [path_fields(path) | {"kept": kept} for path, kept in done.aside]
-        problems = [path_fields(path) | {"text": text} for path, text in done.problems]
-        pulled = [path_fields(path) | {"action": "remove" if path in done.removed else "put"} for path in done.paths]
-        write_json({"schema": 1, "dry_run": dry_run, "pulled": pulled, "set_aside": aside, "problems": problems})
-    else:
-        for path in done.paths:
-            would, did = ("would remove", "removed") if path in done.removed else ("would pull", "pulled")
-            click.echo(f"{would if dry_run else did}  {display(path)}")
-        for path, kept in done.aside:
-            click.echo(f"set aside  {display(path)}  ({display(os.fsencode(kept))})")
-        for _, text in done.problems:
-            click.echo(f"problem  {text}", err=True)
-    if not (done.paths or done.aside or done.problems) and not as_json:
-        click.echo(f"nothing to pull at {', '.join(display(path) or '.' for path in named)}", err=True)
+    (_show_json if as_json else _show)(done, dry_run)
+    for path, why in done.notes:
+        click.echo(f"nothing to pull at {display(path) or '.'}: {why}", err=True)
+    if done.interrupted:
+        raise Interrupted("interrupted; what came back so far is listed, and the rest is as it was")
     if done.problems:
         raise NotInSync(f"{len(done.problems)} entries could not be pulled")
+
+
+def _show(done: Pulled, dry_run: bool) -> None:
+    for path in done.paths:
+        would, did = ("would remove", "removed") if path in done.removed else ("would pull", "pulled")
+        click.echo(f"{would if dry_run else did}  {display(path)}")
+    for path, kept in done.aside:
+        click.echo(f"set aside  {display(path)}  ({display(kept)})")
+    for _, text in done.problems:
+        click.echo(f"problem  {text}", err=True)
+
+
+def _show_json(done: Pulled, dry_run: bool) -> None:
+    write_json(
+        {
+            "schema": 1,
+            "dry_run": dry_run,
+            "interrupted": done.interrupted,
+            "pulled": [
+                path_fields(path) | {"action": "remove" if path in done.removed else "put"} for path in done.paths
+            ],
+            "set_aside": [
+                path_fields(path) | {"kept": kept.decode("utf-8", "backslashreplace")} for path, kept in done.aside
+            ],
+            "problems": [path_fields(path) | {"text": text} for path, text in done.problems],
+        }
+    )
 
 
 def _relative(given: bytes, settings: Settings) -> bytes:

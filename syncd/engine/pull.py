@@ -1,33 +1,56 @@
 """The container's changes -> the source: the same kernel and the same checks with the roots swapped.
 
 Only for paths that a person named. What the source held there is set aside beside it, never destroyed.
+
+    look       both ways: did the source change since both agreed, and what is to come back
+    spare      what could not be read or cannot be mirrored counts as an overlay from then on: look again without it
+    refuse     where a person has to decide (--force)
+    place      in slices; a cancel ends between two files
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from syncd.engine.ignore import compile_rules
 from syncd.engine.report import problem
-from syncd.engine.scan import is_bare, scan
-from syncd.engine.staging import open_staging, sweep
+from syncd.engine.scan import Sight, is_bare, scan
+from syncd.engine.staging import Staging, open_staging, sweep
 from syncd.errors import Refused
-from syncd.kernel.contract import Base, Diff, Kernel, Look, PlaceOptions, Root, Rules, Status
-from syncd.model.change import Line
-from syncd.model.entry import Kind
-from syncd.model.path import display, is_within
+from syncd.kernel.contract import (
+    Base,
+    Control,
+    Diff,
+    Kernel,
+    Look,
+    Outcomes,
+    PlaceOptions,
+    Root,
+    Rules,
+    Side,
+    Status,
+    Trouble,
+)
+from syncd.model.change import Line, Row
+from syncd.model.entry import Entry, Kind
+from syncd.model.path import ancestors, display, is_within, name, parent
 from syncd.model.plan import Verb
 from syncd.model.report import Problem
 from syncd.model.settings import Settings
 from syncd.system import flocks
+from syncd.watchers.walk import join, open_below
 
 SLICE = 2000
+LOOKS = 5  # looks after which trees in which ever new places cannot be read are left alone
+NAMED = 10  # paths named in one message
 VERBS = {Line.CHANGED: Verb.REPLACE, Line.CONFLICT: Verb.REPLACE, Line.MADE: Verb.REPLACE, Line.AGREED: Verb.LEAVE}
-
 
 LEFT = {
     Status.BUSY: "somebody is writing it in the target",
@@ -35,15 +58,22 @@ LEFT = {
     Status.VANISHED: "it changed in the target meanwhile",
     Status.KEPT: "the directory still holds what is not mirrored",
 }
+SPECIAL = "holds a FIFO, socket or device there"
 
 
 class Pulled(NamedTuple):
-    """What came back: `paths`, of which the container had removed `removed`; what did not, and why, in `problems`."""
+    """What came back: `paths`, of which the container had removed `removed`; what did not, and why, in `problems`.
+
+    No path is in both. `aside` tells where each is kept, `notes` why nothing came of a path that was named;
+    `interrupted`: not all of it had its turn.
+    """
 
     paths: tuple[bytes, ...]
     removed: frozenset[bytes]
-    aside: tuple[tuple[bytes, str], ...]
+    aside: tuple[tuple[bytes, bytes], ...]
     problems: tuple[tuple[bytes, str], ...]
+    notes: tuple[tuple[bytes, str], ...]
+    interrupted: bool
 
 
 def pull(
@@ -54,6 +84,7 @@ def pull(
     rules: Rules,
     roots: tuple[Root, Root],
     paths: Sequence[bytes],
+    control: Control,
     *,
     force: bool = False,
     dry_run: bool = False,
@@ -61,84 +92,306 @@ def pull(
     """Bring what the target holds at `paths` (and below) into the source.
 
     `target` must be the directory that `base` is of: what another one lacks, nobody removed. Refused when the source
-    changed there since both sides agreed, or when the target is empty, unless `force`. Blocks on the disk.
+    changed there since both sides agreed, or when the target is empty, unless `force`. What could not
+    be read on either side is a problem, and nothing at, below or above it is touched. A cancel ends it in order.
+    Blocks on the disk.
     """
-    source, target = roots
-    control = kernel.control()
-    looks = [Look(path, True) for path in sorted(set(paths))]
-    ahead = scan(kernel, roots, rules, base, looks, control, exact=True)
-    changed = [
-        row.path
-        for line in (Line.CHANGED, Line.CONFLICT, Line.GONE)
-        for row in kernel.diff(base, ahead.source, ahead.target).rows(line)
-        if any(is_within(row.path, path) for path in paths)
-    ]
-    if changed and not force:
-        raise Refused(
-            f"the source changed there, too: {', '.join(display(path) for path in changed[:10])}; nothing was pulled. "
-            "--force sets the source's version aside and goes on"
-        )
+    task = _Pull(kernel, settings, base, rules, roots, control)
+    seen = task.look(paths)
+    if not task.interrupted:
+        if not force:
+            task.refuse(seen)
+        if dry_run:
+            task.foretell(seen)
+        elif seen.rows:
+            task.write(seen, state)
+    return task.pulled(paths)
 
-    def compare(looks: Sequence[Look]) -> Diff:
-        back = scan(kernel, (target, source), rules, kernel.empty_base(), looks, control, exact=True)
-        return kernel.diff(kernel.empty_base(), back.source, back.target)
 
-    diff = compare(looks)
-    rows = [row for line in VERBS if VERBS[line] is not Verb.LEAVE for row in diff.rows(line)]
-    special = [row.path for row in rows if row.source and row.target and row.target.kind is Kind.OTHER]
-    if special and not force:
-        raise Refused(
-            f"the source holds a FIFO, socket or device there: {', '.join(display(path) for path in special[:10])}; "
-            "nothing was pulled. --force sets it aside and goes on"
-        )
-    wanted = [row.path for row in rows if row.source or not row.target or row.target.kind is not Kind.OTHER]
-    removed = frozenset(row.path for row in rows if not row.source) & frozenset(wanted)
-    if removed and not force and is_bare(target):
-        raise Refused(
-            f"the target is empty: that would remove {len(removed)} entries from the source. Nothing was pulled; "
-            "--force sets them aside and goes on"
-        )
-    if wanted and len(wanted) < len(rows):  # sockets and the like are not mirrored: nobody removed them
-        diff = compare([Look(path, False) for path in wanted])
-    unknown = [problem(trouble) for tree in ahead for trouble in tree.troubles]
-    problems = [(each.path, str(each)) for each in unknown]
-    if dry_run or not wanted:
-        return Pulled(tuple(wanted), removed, (), tuple(problems))
-    staging = open_staging(state / "pull", Path(os.fsdecode(settings.source)), source.fd)
-    aside = []
-    pulled: set[bytes] = set()
-    stopped = 0
+class Seen(NamedTuple):
+    """What a look showed: what differs, what of it is to come back, and where the source changed since both agreed."""
+
+    diff: Diff
+    rows: list[Row]  # the target's entry is `source` here: the kernel is given the roots the other way round
+    changed: list[bytes]
+    special: list[bytes]  # where the source holds what cannot be mirrored and the target something else
+
+
+class _Pull:
+    """One pull under way."""
+
+    def __init__(
+        self, kernel: Kernel, settings: Settings, base: Base, rules: Rules, roots: tuple[Root, Root], control: Control
+    ) -> None:
+        self.kernel = kernel
+        self.settings = settings
+        self.base = base
+        self.empty = kernel.empty_base()
+        self.given = self.rules = rules
+        self.source, self.target = roots
+        self.control = control
+        self.spared: set[bytes] = set()
+        self.rows: dict[bytes, Row] = {}
+        self.done: set[bytes] = set()
+        self.aside: list[tuple[bytes, bytes]] = []
+        self.problems: dict[bytes, str] = {}
+        self.stopped = 0
+        self.interrupted = False
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def look(self, paths: Iterable[bytes]) -> Seen:
+        """What is to come back at `paths`. What must be left alone is no part of it."""
+        paths = sorted(set(paths))
+        looks = [Look(path, True) for path in paths]
+        for _ in range(LOOKS):
+            roots = self.source, self.target
+            ahead = scan(self.kernel, roots, self.rules, self.base, looks, self.control, exact=True)
+            back = scan(self.kernel, roots[::-1], self.rules, self.empty, looks, self.control, exact=True)
+            spare = self._unknown(ahead, back) | self._special(back)
+            self.interrupted = self.control.cancelled
+            if self.interrupted or spare <= self.spared:
+                return self._seen(ahead, back, paths)
+            self.spared |= spare
+            overlays = *self.settings.overlays, *sorted(self.spared)
+            self.rules = compile_rules(self.kernel, self.settings._replace(overlays=overlays))
+        raise Refused("what can be read changes from look to look; nothing was pulled. Try again when it is quiet")
+
+    def _unknown(self, ahead: Sight, back: Sight) -> set[bytes]:
+        """Where either look could not read: unknown is not absent, so nothing may be made of it."""
+        found = set()
+        for sight, swapped in ((ahead, False), (back, True)):
+            for trouble in (*sight.source.troubles, *sight.target.troubles):
+                if trouble.errno != errno.ECANCELED:
+                    self.problems.setdefault(trouble.path, _told(trouble, swapped=swapped))
+                    found.add(trouble.path)
+        return found
+
+    def _special(self, back: Sight) -> set[bytes]:
+        """FIFOs and the like, which are not mirrored: nobody removed what the target lacks, none can be brought."""
+        theirs, ours = back
+        found = {path for path in ours.others if not _is_replaced(path, back)}
+        for path in theirs.others:
+            if (held := ours.get(path)) and held.kind is not Kind.OTHER:
+                self.problems.setdefault(path, f"{display(path)}: the target {SPECIAL}")
+                found.add(path)
+        return found
+
+    def _seen(self, ahead: Sight, back: Sight, paths: Sequence[bytes]) -> Seen:
+        diff = self.kernel.diff(self.empty, back.source, back.target)
+        rows = [row for line, verb in VERBS.items() if verb is not Verb.LEAVE for row in diff.rows(line)]
+        agreed = self.kernel.diff(self.base, ahead.source, ahead.target)
+        changed = [
+            row.path
+            for line in (Line.CHANGED, Line.CONFLICT, Line.GONE)
+            for row in agreed.rows(line)
+            if any(is_within(row.path, path) or _is_in_the_way(row, path) for path in paths)
+        ]
+        return Seen(diff, rows, changed, list(back.target.others))
+
+    def refuse(self, seen: Seen) -> None:
+        """Raise Refused where a person has to decide."""
+        if seen.changed:
+            raise Refused(
+                f"the source changed there, too: {_listed(seen.changed)}; nothing was pulled. "
+                "--force sets the source's version aside and goes on"
+            )
+        if seen.special:
+            raise Refused(
+                f"the source {SPECIAL}: {_listed(seen.special)}; nothing was pulled. --force sets it aside and goes on"
+            )
+        removed = sum(not row.source for row in seen.rows)
+        if removed and (why := self._cleared()):
+            raise Refused(
+                f"{why}: that would remove {removed} entries from the source. Nothing was pulled; "
+                "--force sets them aside and goes on"
+            )
+
+    def _cleared(self) -> str:
+        """Whether the whole target, whatever was named, holds nothing: nobody removed its entries one by one."""
+        return "the target is empty" if is_bare(self.target) else ""
+
+    # --- foretelling -----------------------------------------------------------------------------
+
+    def foretell(self, seen: Seen) -> None:
+        """What `write` would come to, as far as that can be known without writing."""
+        self.rows = {row.path: row for row in seen.rows}
+        left_out = (*self.settings.overlays, *self.spared)
+        kept = self._kept([row.path for row in seen.rows if not row.source and _is_directory(row.target)])
+        for row in seen.rows:
+            trouble = None
+            if row.source and row.source.kind is Kind.FILE and (number := _unreadable(self.target.fd, row.path)):
+                trouble = Trouble(row.path, number, "read", Side.SOURCE)
+            elif row.source and _is_directory(row.target) and any(is_within(path, row.path) for path in left_out):
+                trouble = Trouble(row.path, errno.EBUSY, "overlay", Side.TARGET)
+            if trouble:
+                self.problems[row.path] = _told(trouble, swapped=True)
+            elif row.path in kept:
+                self.problems[row.path] = f"{display(row.path)}: {LEFT[Status.KEPT]}"
+        self.done = set(self.rows) - set(self.problems)
+
+    def _kept(self, removed: Collection[bytes]) -> set[bytes]:
+        """Directories of the source, of those to be removed, that hold an ignored name or an overlay."""
+        found: set[bytes] = set()
+        listed = set(removed)
+        for top in removed:
+            if not any(above in listed for above in ancestors(top)):
+                for path in self._excluded_below(top):
+                    found.update(ancestors(path))
+        return found
+
+    def _excluded_below(self, top: bytes) -> Iterator[bytes]:
+        pending = [top]
+        while pending:
+            here = pending.pop()
+            try:
+                fd = open_below(self.source.fd, here)
+            except OSError:
+                continue  # it went meanwhile; what could not be read is spared already
+            try:
+                with os.scandir(fd) as entries:
+                    names = {os.fsencode(entry.name): entry.is_dir(follow_symlinks=False) for entry in entries}
+            finally:
+                os.close(fd)
+            for child, is_dir in names.items():
+                path = join(here, child)
+                if self.rules.excluded(path, is_dir):
+                    yield path
+                elif is_dir:
+                    pending.append(path)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def write(self, seen: Seen, state: Path) -> None:
+        """Place what was seen."""
+        with _staging(state, self.settings.source, self.source) as staging:
+            aside = staging.aside(0, time.time())
+            left = sweep(staging, lambda *_: False, aside + b"-unfinished")  # of one that was killed
+            try:
+                self.aside += [(name(kept), kept) for kept in left]
+                with tempfile.TemporaryFile(dir=state) as journal:
+                    os.set_blocking(journal.fileno(), True)
+                    self.rows = {row.path: row for row in seen.rows}
+                    self._place(seen.diff, PlaceOptions(staging.fd, journal.fileno(), aside, "replace"))
+            finally:
+                where = os.fsencode(staging.where)
+                self.aside = [(path, join(where, kept)) for path, kept in self.aside]
+
+    def _place(self, diff: Diff, options: PlaceOptions) -> None:
+        """Carry out what the diff asks for."""
+        actions = diff.actions(VERBS)
+        start = 0
+        while start < len(actions):
+            stop = min(start + SLICE, len(actions))
+            done = self.kernel.place(
+                self.target, self.source, self.rules, self.empty, actions, start, stop, options, self.control
+            )
+            self._learn(done)
+            start, self.stopped = done.next, done.stopped
+            if start < stop or self.stopped:  # cancelled or full
+                break
+        self.interrupted = self.control.cancelled and start < len(actions)
+
+    def _learn(self, done: Outcomes) -> None:
+        self.aside += done.aside
+        self.done.update(done.paths(Status.DONE), done.paths(Status.SAME))
+        self.problems |= {trouble.path: _told(trouble, swapped=True) for trouble in done.troubles}
+        for status, why in LEFT.items():
+            self.problems |= {path: f"{display(path)}: {why}" for path in done.paths(status)}
+
+    # --- telling ---------------------------------------------------------------------------------
+
+    def pulled(self, named: Sequence[bytes]) -> Pulled:
+        """All that there is to tell of it."""
+        if self.stopped:
+            for path in self.rows.keys() - self.done - self.problems.keys():
+                self.problems[path] = str(Problem(path, self.stopped, "write"))
+        paths = tuple(path for path in self.rows if path in self.done)
+        problems = tuple((path, why) for path, why in self.problems.items() if path not in self.done)
+        removed = frozenset(path for path in paths if not self.rows[path].source)
+        told = (*paths, *self.problems, *(path for path, _ in self.aside))
+        silent = [path for path in dict.fromkeys(named) if not any(is_within(each, path) for each in told)]
+        notes = () if self.interrupted else tuple((path, self._why_nothing(path)) for path in silent)
+        return Pulled(paths, removed, tuple(self.aside), problems, notes, self.interrupted)
+
+    def _why_nothing(self, path: bytes) -> str:
+        """Why nothing came of a path that was named, if there was no problem below or at it."""
+        ours, theirs = (self.kernel.stat_many(root, [path])[0] for root in (self.source, self.target))
+        is_dir = any(isinstance(state, Entry) and state.kind is Kind.DIR for state in (ours, theirs))
+        above = next((each for each in self.problems if is_within(path, each)), None)
+        if above is not None:
+            return f"see the problem at {display(above)}"
+        if self.given.excluded(path, is_dir) and (verdict := self.given.explain(path, is_dir)):
+            if verdict.source == "overlay":
+                return f"the overlay {display(verdict.path)} is never touched"
+            return f"a rule leaves it out ({verdict.source}:{verdict.line}: {display(verdict.pattern)})"
+        if ours is None and theirs is None:
+            return "it is on neither side"
+        for side, state in (("target", theirs), ("source", ours)):
+            if isinstance(state, Entry) and state.kind is Kind.OTHER:
+                return f"the {side} {SPECIAL}, which is not mirrored"
+        if theirs is None and (gone := self._topmost_missing(path)) != path:
+            return f"the target lacks {display(gone)}, which holds it: name that"
+        return "both sides hold the same"
+
+    def _topmost_missing(self, path: bytes) -> bytes:
+        above = [path, *ancestors(path)]
+        states = self.kernel.stat_many(self.target, above)
+        return [each for each, state in zip(above, states, strict=True) if state is None][-1]
+
+
+@contextmanager
+def _staging(state: Path, where: bytes, source: Root) -> Iterator[Staging]:
+    """The staging directory for what is written into the source, held against a second pull."""
+    staging = open_staging(state / "pull", Path(os.fsdecode(where)), source.fd)
     try:
         if not flocks.take(staging.fd):
             raise Refused("another pull into this source is under way; wait for its end")
-        left = sweep(staging, lambda *_: False, staging.aside(0, time.time()) + b"-unfinished")
-        aside += [(os.path.basename(kept), os.fsdecode(kept)) for kept in left]  # of one that was killed
-        with tempfile.TemporaryFile(dir=state) as journal:
-            os.set_blocking(journal.fileno(), True)
-            options = PlaceOptions(staging.fd, journal.fileno(), staging.aside(0, time.time()), "replace")
-            actions = diff.actions(VERBS)
-            start = 0
-            while start < len(actions):
-                stop = min(start + SLICE, len(actions))
-                done = kernel.place(target, source, rules, kernel.empty_base(), actions, start, stop, options, control)
-                aside += [(path, kept.decode("utf-8", "backslashreplace")) for path, kept in done.aside]
-                pulled.update(done.paths(Status.DONE), done.paths(Status.SAME))
-                problems += [(trouble.path, str(_swapped(problem(trouble)))) for trouble in done.troubles]
-                problems += [
-                    (path, f"{display(path)}: {why}") for each, why in LEFT.items() for path in done.paths(each)
-                ]
-                if stopped := done.stopped:
-                    break
-                start = done.next
+        yield staging
     finally:
         staging.close()
-    if stopped:
-        told = pulled.union(path for path, _ in problems)
-        problems += [(path, str(Problem(path, stopped, "write"))) for path in wanted if path not in told]
-    aside = [(path, f"{staging.where}/{kept}") for path, kept in aside]
-    return Pulled(tuple(path for path in wanted if path in pulled), removed, tuple(aside), tuple(problems))
 
 
-def _swapped(problem: Problem) -> Problem:
-    """The kernel was given the roots the other way round."""
-    return problem._replace(side="source" if problem.side == "target" else "target")
+def _is_replaced(path: bytes, back: Sight) -> bool:
+    """Whether the target holds something else at `path`, or no directory above it."""
+    if (held := back.source.get(path)) is not None:
+        return held.kind is not Kind.OTHER
+    return any((held := back.source.get(above)) and held.kind is not Kind.DIR for above in ancestors(path))
+
+
+def _is_in_the_way(row: Row, path: bytes) -> bool:
+    """Whether the source holds, above `path`, something that would have to go for it."""
+    return row.source is not None and row.source.kind is not Kind.DIR and is_within(path, row.path)
+
+
+def _is_directory(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind is Kind.DIR
+
+
+def _unreadable(top: int, path: bytes) -> int:
+    """The errno with which a file cannot be opened for reading, else 0. One that is gone meanwhile can."""
+    try:
+        above = open_below(top, parent(path), os.O_PATH)
+        try:
+            os.close(os.open(name(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above))
+        finally:
+            os.close(above)
+    except OSError as error:
+        return 0 if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) else error.errno or errno.EIO
+    return 0
+
+
+def _listed(paths: Sequence[bytes]) -> str:
+    return ", ".join(display(path) for path in paths[:NAMED])
+
+
+def _told(trouble: Trouble, *, swapped: bool) -> str:
+    """Trouble as a person reads it. `swapped`: the kernel was given the roots the other way round."""
+    told = problem(trouble)
+    if swapped:
+        told = told._replace(side="source" if told.side == "target" else "target")
+    if (told.op, told.errno) == ("overlay", errno.EBUSY):
+        return (
+            f"{display(told.path)}: the {told.side}'s directory holds what is never moved (an overlay, or unreadable)"
+        )
+    return str(told)
