@@ -37,8 +37,8 @@ def command(
     """Bring what the container made, edited or removed at PATH (relative, and below it) back into SOURCE.
 
     What SOURCE held there is set aside in the state directory (syncd drift names the place), also if it had further
-    names (hard links): those stay with it. Refused where SOURCE changed, too. What cannot be
-    read on either side is named, and stays as it is.
+    names (hard links): those stay with it. Refused where SOURCE changed, too, and where TARGET was cleared. What cannot
+    be read on either side is named, and stays as it is.
     """
     from syncd.control.opening import resolve
     from syncd.engine.baseline import Baseline

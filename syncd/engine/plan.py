@@ -46,6 +46,11 @@ CLEARED_SHARE = 0.5
 CLEARED_COUNT = 100
 
 
+def is_cleared(lost: int, known: int) -> bool:
+    """Whether a target that lacks `lost` of the `known` entries of the baseline was cleared, not edited."""
+    return lost > CLEARED_COUNT and lost > CLEARED_SHARE * known
+
+
 def plan_mirror(diff: Diff, policy: str, known: int, *, pair: bytes = b"", damaged: bool = False) -> Plan:
     """Return the verbs for every line of `diff`. `known`: entries of the baseline before it.
 
@@ -57,7 +62,7 @@ def plan_mirror(diff: Diff, policy: str, known: int, *, pair: bytes = b"", damag
     if damaged:
         verbs = {**verbs, Line.LOST: Verb.PUT, Line.EDITED: Verb.REPLACE}
     lost = counts[Line.LOST]
-    if lost > CLEARED_COUNT and lost > CLEARED_SHARE * known and verbs[Line.LOST] is Verb.LEAVE:
+    if is_cleared(lost, known) and verbs[Line.LOST] is Verb.LEAVE:
         verbs = {**verbs, Line.LOST: Verb.PUT}
         notes = (f"the target lost {lost} of {known} entries: it was cleared, and they are made again",)
     identity = xxhash.xxh3_128_hexdigest(pair + b"\0" + diff.id.encode()) if pair and diff.id else diff.id

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from syncd.engine.ignore import compile_rules
+from syncd.engine.plan import is_cleared
 from syncd.engine.report import problem
 from syncd.engine.scan import Sight, is_bare, scan
 from syncd.engine.staging import Staging, open_staging, sweep
@@ -92,7 +93,7 @@ def pull(
     """Bring what the target holds at `paths` (and below) into the source.
 
     `target` must be the directory that `base` is of: what another one lacks, nobody removed. Refused when the source
-    changed there since both sides agreed, or when the target is empty, unless `force`. What could not
+    changed there since both sides agreed, or when the target is empty or was cleared, unless `force`. What could not
     be read on either side is a problem, and nothing at, below or above it is touched. A cancel ends it in order.
     Blocks on the disk.
     """
@@ -208,8 +209,15 @@ class _Pull:
             )
 
     def _cleared(self) -> str:
-        """Whether the whole target, whatever was named, holds nothing: nobody removed its entries one by one."""
-        return "the target is empty" if is_bare(self.target) else ""
+        """Whether the whole target, whatever was named, was cleared: nobody removed its entries one by one."""
+        if is_bare(self.target):
+            return "the target is empty"
+        paths = [path for path, _ in self.base.rows()]
+        states = zip(*(self.kernel.stat_many(root, paths) for root in (self.source, self.target)), strict=True)
+        lost = sum(target is None and source is not None for source, target in states)
+        return (
+            f"the target was cleared (it lost {lost} of {len(paths)} entries)" if is_cleared(lost, len(paths)) else ""
+        )
 
     # --- foretelling -----------------------------------------------------------------------------
 

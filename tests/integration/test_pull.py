@@ -81,6 +81,40 @@ def test_a_pull_from_an_emptied_target_needs_force(place: Place) -> None:
     assert (source / "dir" / "b.txt").exists()
 
 
+@pytest.mark.parametrize("named", [".", "many", "many/7"])
+def test_a_pull_from_a_cleared_target_needs_force(place: Place, named: str) -> None:
+    """By the rule of the mirror: a stray file in it does not make its removals somebody's."""
+    source, target, home = place
+    (source / "many").mkdir()
+    for number in range(200):
+        (source / "many" / str(number)).write_text("x")
+    env = environment(home)
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    before = read_tree(source)
+    for path in (target / "many").iterdir():
+        path.unlink()
+    (target / "made").touch()
+    for more in ((), ("--dry-run",)):
+        done = run("pull", str(source), str(target), named, *more, env=env)
+        assert (done.returncode, "was cleared (it lost 200 of 204" in done.stderr) == (5, True), done.stderr
+    assert read_tree(source) == before
+    assert run("pull", str(source), str(target), "made", env=env).returncode == 0
+    assert run("pull", "--force", str(source), str(target), "many/7", env=env).returncode == 0
+    assert read_tree(source).keys() == before.keys() - {b"many/7"} | {b"made"}
+
+
+def test_a_pull_of_some_removals_needs_no_force(place: Place) -> None:
+    source, target, home = place
+    for number in range(250):
+        (source / str(number)).write_text("x")
+    env = environment(home)
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    for number in range(110):
+        (target / str(number)).unlink()
+    assert run("pull", str(source), str(target), ".", env=env).returncode == 0
+    assert len(os.listdir(source)) == 252 - 110
+
+
 @pytest.mark.parametrize("path", ["", "../x"])
 def test_a_pull_of_no_path_is_a_mistake(place: Place, path: str) -> None:
     done = run("pull", str(place.source), str(place.target), path, env=environment(place.home))
