@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +19,9 @@ from syncd.model.settings import Settings
 
 if TYPE_CHECKING:
     from syncd.engine.pull import Pulled
+    from syncd.kernel.contract import Control
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # signals that end a pull in order
 
 
 @click.command(name="pull", epilog="Example: syncd pull ./shop /srv/mirrors/shop package-lock.json")
@@ -63,7 +70,12 @@ def command(
     roots = kernel.open_root(settings.source), kernel.open_root(settings.target)
     control = kernel.control()
     try:
-        done = pull(kernel, settings, state, baseline.base, rules, roots, named, control, force=force, dry_run=dry_run)
+        done = _until_end(
+            control,
+            lambda: pull(
+                kernel, settings, state, baseline.base, rules, roots, named, control, force=force, dry_run=dry_run
+            ),
+        )
     finally:
         for root in roots:
             root.close()
@@ -74,6 +86,22 @@ def command(
         raise Interrupted("interrupted; what came back so far is listed, and the rest is as it was")
     if done.problems:
         raise NotInSync(f"{len(done.problems)} entries could not be pulled")
+
+
+def _until_end(control: Control, work: Callable[[], Pulled]) -> Pulled:
+    """Do `work` in a thread, so that a signal counts at once: the first one cancels, a second one ends the process."""
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if control.cancelled:
+            os._exit(128 + number)
+        control.cancelled = True
+
+    for number in ENDING:
+        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup
+        signal.signal(number, on_signal)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def _show(done: Pulled, dry_run: bool) -> None:
