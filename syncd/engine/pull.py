@@ -105,7 +105,7 @@ def pull(
         if dry_run:
             task.foretell(seen)
         elif seen.rows:
-            task.write(seen, state)
+            task.write(seen, state, force)
     return task.pulled(paths)
 
 
@@ -270,8 +270,8 @@ class _Pull:
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def write(self, seen: Seen, state: Path) -> None:
-        """Place what was seen."""
+    def write(self, seen: Seen, state: Path, force: bool) -> None:
+        """Place what was seen. What a hard link to an entry placed before touched is looked at once more."""
         with _staging(state, self.settings.source, self.source) as staging:
             aside = staging.aside(0, time.time())
             left = sweep(staging, lambda *_: False, aside + b"-unfinished")  # of one that was killed
@@ -279,15 +279,42 @@ class _Pull:
                 self.aside += [(name(kept), kept) for kept in left]
                 with tempfile.TemporaryFile(dir=state) as journal:
                     os.set_blocking(journal.fileno(), True)
-                    self.rows = {row.path: row for row in seen.rows}
-                    self._place(seen.diff, PlaceOptions(staging.fd, journal.fileno(), aside, "replace"))
+                    self._passes(seen, PlaceOptions(staging.fd, journal.fileno(), aside, "replace"), force)
             finally:
                 where = os.fsencode(staging.where)
                 self.aside = [(path, join(where, kept)) for path, kept in self.aside]
 
-    def _place(self, diff: Diff, options: PlaceOptions) -> None:
-        """Carry out what the diff asks for."""
+    def _passes(self, seen: Seen, options: PlaceOptions, force: bool) -> None:
+        """Each pass but the first takes at least one path less than the one before, so they come to an end."""
+        most = len(seen.rows) + 1
+        while True:
+            again = self._pass(seen, options)
+            if not again or len(again) >= most:
+                return
+            most = len(again)
+            try:
+                seen = self.look(again)
+            except Refused:
+                return  # what came back so far has to be told
+            if self.interrupted or (seen.changed and not force):
+                return
+
+    def _pass(self, seen: Seen, options: PlaceOptions) -> list[bytes]:
+        """Bring what was seen; the paths that are worth another look."""
+        self.rows |= {row.path: row for row in seen.rows}
+        changed = self._place(seen.diff, options)
+        return [] if self.stopped or self.control.cancelled else self._only_touched(changed)
+
+    def _only_touched(self, changed: Sequence[bytes]) -> list[bytes]:
+        """Paths that changed meanwhile in nothing but the ctime: a hard link of theirs was set aside just now."""
+        states = self.kernel.stat_many(self.source, changed)
+        held = [(path, self.rows[path].target, now) for path, now in zip(changed, states, strict=True)]
+        return [path for path, old, now in held if old and isinstance(now, Entry) and _alike(old, now)]
+
+    def _place(self, diff: Diff, options: PlaceOptions) -> list[bytes]:
+        """Carry out what the diff asks for; the paths that were not as it believed."""
         actions = diff.actions(VERBS)
+        changed: list[bytes] = []
         start = 0
         while start < len(actions):
             stop = min(start + SLICE, len(actions))
@@ -295,10 +322,12 @@ class _Pull:
                 self.target, self.source, self.rules, self.empty, actions, start, stop, options, self.control
             )
             self._learn(done)
+            changed += done.paths(Status.CHANGED)
             start, self.stopped = done.next, done.stopped
             if start < stop or self.stopped:  # cancelled or full
                 break
         self.interrupted = self.control.cancelled and start < len(actions)
+        return changed
 
     def _learn(self, done: Outcomes) -> None:
         self.aside += done.aside
@@ -374,6 +403,10 @@ def _is_in_the_way(row: Row, path: bytes) -> bool:
 
 def _is_directory(entry: Entry | None) -> bool:
     return entry is not None and entry.kind is Kind.DIR
+
+
+def _alike(old: Entry, now: Entry) -> bool:
+    return old.kind is now.kind and old.seen._replace(ctime_ns=0) == now.seen._replace(ctime_ns=0)
 
 
 def _unreadable(top: int, path: bytes) -> int:

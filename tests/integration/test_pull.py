@@ -228,3 +228,27 @@ def test_a_pull_into_a_full_source_tells_what_is_missing(place: Place, tmp_path:
         assert missing
         assert all("source's filesystem" in each["text"] for each in answer["problems"])
         assert all((source / name).read_bytes() == (target / name).read_bytes() for name in here)
+
+
+def test_a_pull_brings_what_has_hard_links_in_the_source_at_once(place: Place) -> None:
+    """What one of them is set aside for shows in the others' ctime."""
+    source, target, home = place
+    env = environment(home)
+    names = ["gone", "edited", "edited too", "dir/edited", "left"]
+    (source / names[0]).write_text("1")
+    for name in names[1:]:
+        os.link(source / names[0], source / name)
+    os.link(source / names[0], home.parent / "outside")
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    (target / "gone").unlink()
+    for name in names[1:4]:
+        (target / name).write_text(f"the container's {name}")
+    done = run("pull", str(source), str(target), ".", "--json", env=env)
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["problems"]) == (0, []), done.stderr
+    assert {each["path"] for each in answer["pulled"]} == set(names[:4])
+    assert {Path(each["kept"]).read_text() for each in answer["set_aside"]} == {"1"}
+    assert len(answer["set_aside"]) == 4
+    assert not (source / "gone").exists()
+    assert all((source / name).read_text() == f"the container's {name}" for name in names[1:4])
+    assert (source / "left").read_text() == (home.parent / "outside").read_text() == "1"
