@@ -380,7 +380,7 @@ class _Pull:
 @contextmanager
 def _staging(state: Path, where: bytes, source: Root) -> Iterator[Staging]:
     """The staging directory for what is written into the source, held against a second pull."""
-    staging = open_staging(state / "pull", Path(os.fsdecode(where)), source.fd)
+    staging = open_staging(state / "pull", Path(os.fsdecode(where)), source.fd, side="source")
     try:
         if not flocks.take(staging.fd):
             raise Refused("another pull into this source is under way; wait for its end")
@@ -431,6 +431,9 @@ def _told(trouble: Trouble, *, swapped: bool) -> str:
     told = problem(trouble)
     if swapped:
         told = told._replace(side="source" if told.side == "target" else "target")
+    if (told.op, told.errno) == ("aside", errno.EXDEV):
+        where = display(told.path)
+        return f"{where}: it lies on another mount than the {told.side}, so it cannot be set aside; copy it by hand"
     if (told.op, told.errno) == ("overlay", errno.EBUSY):
         return (
             f"{display(told.path)}: the {told.side}'s directory holds what is never moved (an overlay, or unreadable)"

@@ -62,8 +62,11 @@ def kept(place: Path) -> list[tuple[str, bytes]]:
     return found
 
 
-def open_staging(state: Path, target: Path, target_fd: int) -> Staging:
-    """Find and open the staging directory of a target. Raises SyncdError if none of the places works."""
+def open_staging(state: Path, target: Path, target_fd: int, side: str = "target") -> Staging:
+    """Find and open the staging directory of a target. Raises SyncdError if none of the places works.
+
+    `side` is what a person knows the target as: `pull` writes into his source.
+    """
     tried = []
     for place in places(state, target):
         try:
@@ -72,7 +75,7 @@ def open_staging(state: Path, target: Path, target_fd: int) -> Staging:
             tried.append(f"{place} ({errno.errorcode.get(error.errno or 0, '?')})")
     raise SyncdError(
         f"no place for unfinished files shares a mount with {target}: tried {', '.join(tried)}; "
-        "make the target or its parent writable"
+        f"make the {side} or its parent writable"
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.compare import read_tree
 from tests.integration.conftest import Place
 from tests.integration.watching import environment, run, watching, without_rights
-from tests.machine import needs_root, tmpfs
+from tests.machine import call, mounted, needs_root, tmpfs
 
 pytestmark = pytest.mark.kernel
 
@@ -252,3 +252,68 @@ def test_a_pull_brings_what_has_hard_links_in_the_source_at_once(place: Place) -
     assert not (source / "gone").exists()
     assert all((source / name).read_text() == f"the container's {name}" for name in names[1:4])
     assert (source / "left").read_text() == (home.parent / "outside").read_text() == "1"
+
+
+def test_a_pull_where_the_names_are_not_ascii_and_the_locale_is(place: Place) -> None:
+    source, target, home = place
+    env = environment(home, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    (source / "ümlaut").write_text("u")
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    for more in ((), ("--json",)):
+        (target / "ümlaut").write_text(f"edited {more}")
+        done = run("pull", str(source), str(target), "ümlaut", *more, env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (source / "ümlaut").read_text() == f"edited {more}"
+        assert run("sync", str(source), str(target), env=env).returncode == 0
+    assert "/ümlaut" in json.loads(done.stdout)["set_aside"][0]["kept"]
+
+
+def test_why_there_is_nothing_to_pull_is_said(place: Place) -> None:
+    source, target, home = place
+    env = environment(home)
+    (source / ".syncdignore").write_text("*.log\n")
+    (source / "over").mkdir()
+    assert run("sync", str(source), str(target), "--overlay", "over", env=env).returncode == 0
+    (target / "x.log").touch()
+    shutil.rmtree(target / "dir")
+    paths = ["x.log", "over/x", "nosuch", "dir/b.txt", "a.txt"]
+    done = run("pull", str(source), str(target), *paths, "--overlay", "over", env=env)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == [
+        "nothing to pull at x.log: a rule leaves it out (.syncdignore:1: *.log)",
+        "nothing to pull at over/x: the overlay over is never touched",
+        "nothing to pull at nosuch: it is on neither side",
+        "nothing to pull at dir/b.txt: the target lacks dir, which holds it: name that",
+        "nothing to pull at a.txt: both sides hold the same",
+    ]
+
+
+@needs_root
+def test_what_lies_on_another_mount_than_the_source_is_not_pulled(place: Place) -> None:
+    source, target, home = place
+    env = environment(home)
+    with tmpfs(source / "m"):
+        (source / "m" / "f").write_text("mounted")
+        assert run("sync", str(source), str(target), env=env).returncode == 0
+        (target / "m" / "f").write_text("the container's")
+        (target / "m" / "new").write_text("made")
+        done = run("pull", str(source), str(target), ".", env=env)
+        assert (done.returncode, done.stdout) == (3, "pulled  m/new\n"), done.stderr
+        assert (
+            "m/f: it lies on another mount than the source, so it cannot be set aside; copy it by hand" in done.stderr
+        )
+        assert (source / "m" / "f").read_text() == "mounted"
+        assert (source / "m" / "new").read_text() == "made"
+
+
+@needs_root
+def test_a_pull_into_a_source_that_cannot_be_written_says_so(place: Place) -> None:
+    source, target, home = place
+    env = environment(home)
+    with mounted(source / "m", "--bind", source):
+        assert run("sync", str(source / "m"), str(target), env=env).returncode == 0
+        (target / "a.txt").write_text("the container's")
+        call("mount", "-o", "remount,bind,ro", source / "m")
+        done = run("pull", str(source / "m"), str(target), "a.txt", env=env)
+        assert (done.returncode, "make the source or its parent writable" in done.stderr) == (1, True), done.stderr
+    assert (source / "a.txt").read_text() == "a"
