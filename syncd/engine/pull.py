@@ -292,8 +292,8 @@ class _Pull:
             if not again or len(again) >= most:
                 return
             most = len(again)
-            try:
-                seen = self.look(again)
+            try:  # below a directory that the target lacks there is nothing to look at
+                seen = self.look(map(self._topmost_missing, again))
             except Refused:
                 return  # what came back so far has to be told
             if self.interrupted or (seen.changed and not force):
@@ -374,7 +374,7 @@ class _Pull:
     def _topmost_missing(self, path: bytes) -> bytes:
         above = [path, *ancestors(path)]
         states = self.kernel.stat_many(self.target, above)
-        return [each for each, state in zip(above, states, strict=True) if state is None][-1]
+        return [path, *(each for each, state in zip(above, states, strict=True) if state is None)][-1]
 
 
 @contextmanager
@@ -385,6 +385,7 @@ def _staging(state: Path, where: bytes, source: Root) -> Iterator[Staging]:
         if not flocks.take(staging.fd):
             raise Refused("another pull into this source is under way; wait for its end")
         yield staging
+        """The highest of `path` and the directories above it that the target lacks, else `path`."""
     finally:
         staging.close()
 

@@ -254,6 +254,23 @@ def test_a_pull_brings_what_has_hard_links_in_the_source_at_once(place: Place) -
     assert (source / "left").read_text() == (home.parent / "outside").read_text() == "1"
 
 
+@pytest.mark.parametrize("named", [".", "dir"])
+def test_a_pull_takes_hard_links_out_of_a_directory_that_has_to_stay(place: Place, named: str) -> None:
+    source, target, home = place
+    env = environment(home)
+    (source / "dir" / "kept.log").write_text("not mirrored")
+    for name in ("link", "other link"):
+        os.link(source / "dir" / "b.txt", source / "dir" / name)
+    options = ["--ignore", "*.log"]
+    assert run("sync", str(source), str(target), *options, env=env).returncode == 0
+    shutil.rmtree(target / "dir")
+    done = run("pull", str(source), str(target), named, "--json", *options, env=env)
+    answer = json.loads(done.stdout)
+    assert (done.returncode, [each["path"] for each in answer["problems"]]) == (3, ["dir"])
+    assert {each["path"] for each in answer["pulled"]} == {"dir/b.txt", "dir/link", "dir/other link"}
+    assert os.listdir(source / "dir") == ["kept.log"]
+
+
 def test_a_pull_where_the_names_are_not_ascii_and_the_locale_is(place: Place) -> None:
     source, target, home = place
     env = environment(home, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
