@@ -149,10 +149,11 @@ class _Pull:
             roots = self.source, self.target
             ahead = scan(self.kernel, roots, self.rules, self.base, looks, self.control, exact=True)
             back = scan(self.kernel, roots[::-1], self.rules, self.empty, looks, self.control, exact=True)
-            spare = self._unknown(ahead, back) | self._special(back)
+            seen = self._seen(ahead, back, paths)
+            spare = self._unknown(ahead, back) | self._special(back) | self._unread(seen)
             self.interrupted = self.control.cancelled
             if self.interrupted or spare <= self.spared:
-                return self._seen(ahead, back, paths)
+                return seen
             self.spared |= spare
             overlays = *self.settings.overlays, *sorted(self.spared)
             self.rules = compile_rules(self.kernel, self.settings._replace(overlays=overlays))
@@ -177,6 +178,20 @@ class _Pull:
                 self.problems.setdefault(path, f"{display(path)}: the target {SPECIAL}")
                 found.add(path)
         return found
+
+    def _unread(self, seen: Seen) -> set[bytes]:
+        """Files that the target holds in place of a directory, and that cannot be read: all of that one stays."""
+        found = set()
+        for row in seen.rows:
+            if _is_directory(row.target) and (trouble := self._unreadable(row)):
+                self.problems.setdefault(row.path, _told(trouble, swapped=True))
+                found.add(row.path)
+        return found
+
+    def _unreadable(self, row: Row) -> Trouble | None:
+        if row.source and row.source.kind is Kind.FILE and (number := _open_fails(self.target.fd, row.path)):
+            return Trouble(row.path, number, "read", Side.SOURCE)
+        return None
 
     def _seen(self, ahead: Sight, back: Sight, paths: Sequence[bytes]) -> Seen:
         diff = self.kernel.diff(self.empty, back.source, back.target)
@@ -227,10 +242,8 @@ class _Pull:
         left_out = (*self.settings.overlays, *self.spared)
         kept = self._kept([row.path for row in seen.rows if not row.source and _is_directory(row.target)])
         for row in seen.rows:
-            trouble = None
-            if row.source and row.source.kind is Kind.FILE and (number := _unreadable(self.target.fd, row.path)):
-                trouble = Trouble(row.path, number, "read", Side.SOURCE)
-            elif row.source and _is_directory(row.target) and any(is_within(path, row.path) for path in left_out):
+            trouble = self._unreadable(row)
+            if row.source and _is_directory(row.target) and any(is_within(path, row.path) for path in left_out):
                 trouble = Trouble(row.path, errno.EBUSY, "overlay", Side.TARGET)
             if trouble:
                 self.problems[row.path] = _told(trouble, swapped=True)
@@ -372,6 +385,7 @@ class _Pull:
         return "both sides hold the same"
 
     def _topmost_missing(self, path: bytes) -> bytes:
+        """The highest of `path` and the directories above it that the target lacks, else `path`."""
         above = [path, *ancestors(path)]
         states = self.kernel.stat_many(self.target, above)
         return [path, *(each for each, state in zip(above, states, strict=True) if state is None)][-1]
@@ -385,7 +399,6 @@ def _staging(state: Path, where: bytes, source: Root) -> Iterator[Staging]:
         if not flocks.take(staging.fd):
             raise Refused("another pull into this source is under way; wait for its end")
         yield staging
-        """The highest of `path` and the directories above it that the target lacks, else `path`."""
     finally:
         staging.close()
 
@@ -410,7 +423,7 @@ def _alike(old: Entry, now: Entry) -> bool:
     return old.kind is now.kind and old.seen._replace(ctime_ns=0) == now.seen._replace(ctime_ns=0)
 
 
-def _unreadable(top: int, path: bytes) -> int:
+def _open_fails(top: int, path: bytes) -> int:
     """The errno with which a file cannot be opened for reading, else 0. One that is gone meanwhile can."""
     try:
         above = open_below(top, parent(path), os.O_PATH)

@@ -114,6 +114,19 @@ def test_below_a_source_directory_that_cannot_be_read_nothing_is_touched(place: 
     assert (source / "dir" / "b.txt").read_text() == "b"
 
 
+@needs_setpriv
+@FORCE
+def test_an_unreadable_file_takes_no_directory_away(place: Place, force: tuple[str, ...]) -> None:
+    source, target, _ = place
+    synced(place)
+    shutil.rmtree(target / "dir")
+    (target / "dir").write_text("nobody reads it")
+    (target / "dir").chmod(0)
+    code, found, done = pull(place, ".", *force, prefix=without_rights())
+    assert (code, found["problems"], found["pulled"]) == (3, {"dir"}, set()), done.stderr
+    assert (source / "dir" / "b.txt").read_text() == "b"
+
+
 @FORCE
 @pytest.mark.parametrize("named", [".", "a.txt"])
 def test_a_fifo_in_the_target_is_no_removal(place: Place, named: str, force: tuple[str, ...]) -> None:
