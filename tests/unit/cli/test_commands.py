@@ -19,6 +19,8 @@ from syncd.control.opening import open_pair, resolve
 from syncd.kernel.pure import PureKernel
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.model.settings import Settings
+from syncd.system.dirs import pair_dir
+from syncd.system.locks import Holder
 from tests.compare import assert_equal
 
 
@@ -364,6 +366,35 @@ def test_a_target_that_somebody_writes_is_busy(pair):
         opened.close()
     assert done.returncode == 5
     assert f"process {os.getpid()}" in done.stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_approval_is_for_one_pair(xdg, monkeypatch, capsys, as_json):
+    """Where two wait for the same removals, it must be said which is meant; the answer names it."""
+    pairs = [(b"/s1", b"/t1"), (b"/s2", b"/t2"), (b"/s3", b"/t3")]
+    halts = dict(zip((pair_dir(*pair) for pair in pairs), ("abc", "abc", "abd"), strict=True))
+    approved = []
+
+    def ask(state, method, *_, **params):
+        if method == "status":
+            return {"halt": {"id": halts[state]}}
+        approved.append(state)
+        return {"removed": 2}
+
+    monkeypatch.setattr("syncd.control.client.ask", ask)
+    monkeypatch.setattr("syncd.system.locks.live_targets", lambda: [Holder(1, *pair, 0.0) for pair in pairs])
+    code, out, err = called(monkeypatch, capsys, "approve", "abc")
+    assert (code, out, approved) == (5, "", [])
+    assert "/s1 → /t1\n  /s2 → /t2\n" in err
+    assert "/s3" not in err
+    options = ["--json"] if as_json else []
+    for number, arguments in [(3, ("abd",)), (2, ("abc", "/s2", "/t2"))]:
+        code, out, _ = called(monkeypatch, capsys, "approve", *arguments, *options)
+        assert (code, approved[-1]) == (0, pair_dir(*pairs[number - 1]))
+        if as_json:
+            assert json.loads(out)["target"] == {"path": f"/t{number}"}
+        else:
+            assert out == f"approved: 2 removed (/s{number} → /t{number})\n"
 
 
 # Colours ----------------------------------------------------------------------------------------------
