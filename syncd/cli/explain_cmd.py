@@ -31,6 +31,8 @@ def command(settings: Settings, pair_and_path: tuple[bytes, ...], as_json: bool)
     if len(pair_and_path) not in (2, 3):
         raise UsageError("name the pair and one path: syncd explain [SOURCE] TARGET PATH")
     *pair, given = pair_and_path
+    if not given:  # an unset variable of a script
+        raise UsageError("PATH is empty; for the root itself write .")
     source, target, state = find_pair(pair[0], pair[1] if len(pair) == 2 else None)
     settings = with_rules_of_watch(resolve(source, target, settings, create=False), state)
     path = _relative(given, settings)

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from syncd.errors import NothingRunning, SyncdError, TimedOut
+from syncd.errors import NothingRunning, SyncdError, TimedOut, UsageError
 from syncd.model.path import display
-from syncd.system.dirs import find_by_target, pair_dir, socket_path
+from syncd.system.dirs import Pair, find_by_target, pair_dir, socket_path
 
 STARTING = 5.0  # seconds that a watch may take until it listens
 
@@ -19,14 +19,32 @@ STARTING = 5.0  # seconds that a watch may take until it listens
 def find_pair(source: bytes, target: bytes | None) -> tuple[bytes, bytes, Path]:
     """(source, target, state directory) of a pair named by both paths, or by its target alone.
 
-    Raises NothingRunning when TARGET alone is given and no pair is known for it.
+    Raises NothingRunning when TARGET alone is given and no pair is known for it, UsageError where a path is empty.
     """
+    if not source or target == b"":  # an unset variable of a script, not the current directory
+        name = "TARGET" if source or target is None else "SOURCE"
+        raise UsageError(f"{name} is empty; for the current directory write .")
     if target is not None:
         return os.path.realpath(source), os.path.realpath(target), pair_dir(source, target)
     known = find_by_target(source)
     if not known:
         raise NothingRunning(f"no pair with the target {display(source)} is known here; name it as: SOURCE TARGET")
-    return known[0].source, known[0].target, known[0].state
+    return known[0] if len(known) == 1 else _likeliest(known)
+
+
+def _likeliest(known: list[Pair]) -> Pair:
+    """Of pairs with one target: the one that runs, else the first that was mirrored and not only refused."""
+    from syncd.engine.baseline import Baseline
+    from syncd.kernel.choose import load
+    from syncd.system.locks import live_targets
+
+    live = {(holder.source, holder.target) for holder in live_targets()}
+    for pair in known:
+        if (pair.source, pair.target) in live:
+            return pair
+    kernel = load()
+    mirrored = (pair for pair in known if Baseline(kernel, pair.state, reading=True).notes.get("met"))
+    return next(mirrored, known[0])
 
 
 def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:

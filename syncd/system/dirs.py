@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,13 +87,22 @@ def _text(path: bytes) -> str:
 
 
 def find_by_target(target: bytes) -> list[Pair]:
-    """The pairs known for this target, the one used last first. A state directory that cannot be read is none."""
+    """The pairs known for this target, the one last written first. A state directory that cannot be read is none."""
     real = os.path.realpath(target)
     try:
         found = [pair for state in state_home().iterdir() if (pair := _load(state)) is not None and pair.target == real]
-        return sorted(found, key=lambda pair: pair.state.stat().st_mtime_ns, reverse=True)
+        return sorted(found, key=lambda pair: _last_written(pair.state), reverse=True)
     except FileNotFoundError:
         return []
+
+
+def _last_written(state: Path) -> int:
+    """When a run last added to what stands there: its journal grows for hours while the directory itself stays as it is."""
+    times = [state.stat().st_mtime_ns]
+    for path in state.glob("journal.*"):
+        with suppress(FileNotFoundError):  # a running watch wrote a checkpoint meanwhile
+            times.append(path.stat().st_mtime_ns)
+    return max(times)
 
 
 def _load(state: Path) -> Pair | None:

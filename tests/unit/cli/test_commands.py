@@ -15,6 +15,7 @@ from syncd import errors
 from syncd.cli import main as module
 from syncd.cli.main import COMMANDS, cli, main
 from syncd.cli.running import _judge_cycle
+from syncd.control.client import find_pair
 from syncd.control.opening import open_pair, resolve
 from syncd.kernel.pure import PureKernel
 from syncd.model.report import CycleReport, Halt, Problem
@@ -172,6 +173,10 @@ USAGE = [
     ("flush", *MISSING, "--timeout", "-1"),
     ("completion", "tcsh"),
     ("approve",),
+    ("verify", ""),
+    ("status", "", "/t"),
+    ("status", "/s", ""),
+    ("explain", "/t", ""),
 ]
 
 
@@ -285,6 +290,25 @@ def test_json_of_a_name_that_is_no_text_is_exact(pair):
         pass
     rows = json.loads(run("drift", *pair, "--json").stdout)["drift"]
     assert rows == [{"path": "made\\xff\\n", "path_b64": "bWFkZf8K", "line": "made"}]
+
+
+def test_a_target_alone_means_what_was_mirrored_into_it(pair, xdg, monkeypatch):
+    """Not what only was refused; and of two that were mirrored, the one that runs or was written last."""
+    source, target = pair
+    other = xdg / "other"
+    other.mkdir()
+    (other / "a").write_text("other")
+    assert sync(pair).returncode == 0
+    assert sync((str(other), target)).returncode == 5
+    with open(f"{target}/a", "w") as file:
+        file.write("the container's")
+    assert run("drift", target).stdout == "edited  a\n"
+    assert sync((str(other), target), "--adopt").returncode == 0
+    found = find_pair(os.fsencode(target), None)
+    assert found == (os.fsencode(other), os.fsencode(target), pair_dir(os.fsencode(other), os.fsencode(target)))
+    holder = Holder(1, os.fsencode(source), os.fsencode(target), 0.0)
+    monkeypatch.setattr("syncd.system.locks.live_targets", lambda: [holder])
+    assert find_pair(os.fsencode(target), None)[0] == os.fsencode(source)
 
 
 def test_reading_writes_nothing(pair, xdg):
