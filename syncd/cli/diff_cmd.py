@@ -30,21 +30,22 @@ def command(settings: Settings, source: bytes, target: bytes | None, as_json: bo
     show_diff(resolve(source, target, settings, create=False), as_json=as_json)
 
 
-def show_diff(settings: Settings, *, as_json: bool) -> None:
-    """Print the rows of every line that is not in order."""
+def show_diff(settings: Settings, *, as_json: bool, approve: str | None = None) -> None:
+    """Print the rows of every line that is not in order, as a cycle would find them that `approve` was given to."""
     from syncd.control.reading import read
     from syncd.kernel.choose import load
     from syncd.system.dirs import pair_dir
 
     state = pair_dir(settings.source, settings.target)
-    reading = read(with_rules_of_watch(settings, state), load(), state)
+    reading = read(with_rules_of_watch(settings, state), load(), state, approved=approve)
     plan, halt = reading.plan, reading.halt
     rows = [
         (line, row) for line in LINES for row in reading.diff.rows(line) if line is not Line.AGREED or is_behind(row)
     ]
-    verbs = {line: plan.verbs.get(line, Verb.LEAVE) for line in LINES}
     if as_json:
-        listed = [path_fields(row.path) | {"line": str(line), "verb": str(verbs[line])} for line, row in rows]
+        listed = [
+            path_fields(row.path) | {"line": str(line), "verb": str(reading.verb(line, row))} for line, row in rows
+        ]
         counts = {str(line): count for line, count in plan.counts.items()}
         stop = None if halt is None else {"reason": halt.reason, "id": halt.id}
         write_json(
@@ -60,7 +61,7 @@ def show_diff(settings: Settings, *, as_json: bool) -> None:
         return
     sums = dict.fromkeys(ALWAYS, 0)
     for line, row in rows:
-        what = deed(line, verbs[line], row)
+        what = deed(line, reading.verb(line, row), row)
         sums[what] = sums.get(what, 0) + 1
         click.echo(f"{what}  {display(row.path)}")
     drifted = sum(sums.pop(f"drift: {line}", 0) for line in DRIFT)
@@ -77,15 +78,15 @@ def show_diff(settings: Settings, *, as_json: bool) -> None:
 
 def deed(line: Line, verb: Verb, row: Row) -> str:
     """What a cycle would do at a path, in words."""
-    if line is Line.UNKNOWN:
-        return "cannot read"
     if verb is Verb.LEAVE:
-        return f"drift: {line}"
+        if line in DRIFT:
+            return f"drift: {line}"
+        return "cannot read" if line is Line.UNKNOWN or row.source else "keep (holds what is not syncd's)"
     if verb is Verb.RECORD:
         return "set mode or time"
-    if verb is Verb.REPLACE:
+    if verb is Verb.REPLACE and row.target:
         return "set aside and put" if row.source else "set aside"
-    return str(verb)
+    return str(Verb.PUT if row.source else Verb.REMOVE)
 
 
 def is_behind(row: Row) -> bool:

@@ -35,12 +35,12 @@ def command(settings: Settings, source: bytes, target: bytes | None, as_json: bo
     where += places(state / "pull", Path(os.fsdecode(settings.source)))  # what the source held before a `pull`
     aside = [(place, batch, path) for place in where for batch, path in kept(place)]
     if as_json:
-        rows = [path_fields(row.path) | {"line": str(line)} for line in DRIFT for row in reading.diff.rows(line)]
+        rows = [path_fields(row.path) | {"line": str(line)} for line in DRIFT for row in reading.drifted(line)]
         listed = [path_fields(path) | {"batch": batch, "below": str(place)} for place, batch, path in aside]
         write_json({"schema": 1, "drift": rows, "set_aside": listed})
         return
     for line in DRIFT:
-        for row in reading.diff.rows(line):
+        for row in reading.drifted(line):
             click.echo(f"{WORDS[line]}  {display(row.path)}")
     for place, batch, path in aside:
         what = "unfinished" if batch.endswith("-unfinished") else "set aside"

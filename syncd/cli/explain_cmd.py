@@ -14,7 +14,7 @@ from syncd.cli.output import BYTES, json_option, write_json
 from syncd.errors import NothingRunning, UsageError
 from syncd.model.change import Line
 from syncd.model.entry import Entry
-from syncd.model.path import check, display, is_within, parent, path_fields
+from syncd.model.path import check, display, is_within, path_fields
 from syncd.model.report import Problem
 from syncd.model.settings import Settings
 
@@ -61,6 +61,7 @@ def _relative(given: bytes, settings: Settings) -> bytes:
 
 
 def _look(settings: Settings, path: bytes) -> dict[str, Any]:
+    from syncd.control.foretell import unreadable
     from syncd.control.reading import open_roots
     from syncd.engine.baseline import Baseline
     from syncd.engine.ignore import compile_rules
@@ -78,7 +79,8 @@ def _look(settings: Settings, path: bytes) -> dict[str, Any]:
         looks = [Look(path, False), Look(path.rpartition(b"/")[0], False)]
         sight = scan(kernel, (source, target), rules, base, looks, kernel.control(), exact=True)
         states = [kernel.stat_many(root, [path])[0] for root in (source, target)]
-        number = _open_fails(source.fd, path) if isinstance(states[0], Entry) and states[0].kind is Kind.FILE else 0
+        is_file = isinstance(states[0], Entry) and states[0].kind is Kind.FILE
+        number = unreadable(source.fd, [path]).get(path, 0) if is_file else 0
     diff = kernel.diff(base, sight.source, sight.target)
     lines = [line for line in Line if line is not Line.SAME and any(row.path == path for row in diff.rows(line))]
     troubles = [problem(trouble) for tree in sight for trouble in tree.troubles if is_within(path, trouble.path)]
@@ -101,21 +103,6 @@ def _look(settings: Settings, path: bytes) -> dict[str, Any]:
         "source": _entry(states[0]),
         "target": _entry(states[1]),
     }
-
-
-def _open_fails(top: int, path: bytes) -> int:
-    """The errno with which a file cannot be opened for reading, else 0."""
-    from syncd.watchers.walk import open_below
-
-    try:
-        above = open_below(top, parent(path), os.O_PATH)
-        try:
-            os.close(os.open(os.path.basename(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=above))
-        finally:
-            os.close(above)
-    except OSError as error:
-        return error.errno or 0
-    return 0
 
 
 def _entry(state: Entry | int | None) -> dict[str, Any] | None:

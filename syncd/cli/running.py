@@ -48,7 +48,7 @@ def run(
     if dry_run:
         from syncd.cli.diff_cmd import show_diff
 
-        show_diff(settings, as_json=as_json)
+        show_diff(settings, as_json=as_json, approve=approve)
         return
     if once and _asked_running(settings, as_json, approve):
         return

@@ -6,12 +6,13 @@ Works beside a running watch: a baseline is read as it stands on disk.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from syncd.control.foretell import foretell
 from syncd.control.opening import check_others, check_swapped
 from syncd.engine.baseline import Baseline
 from syncd.engine.guard import Guard
@@ -20,10 +21,10 @@ from syncd.engine.plan import plan_mirror
 from syncd.engine.scan import Sight, scan
 from syncd.engine.shut import find_shut
 from syncd.errors import SyncdError
-from syncd.kernel.contract import Base, Diff, Kernel, Root, Rules
-from syncd.model.change import Line
+from syncd.kernel.contract import Diff, Kernel, Root, Side
+from syncd.model.change import Line, Row
 from syncd.model.path import display
-from syncd.model.plan import Plan
+from syncd.model.plan import Plan, Verb
 from syncd.model.report import Halt
 from syncd.model.settings import Settings
 from syncd.system.identity import identity
@@ -38,29 +39,43 @@ class Reading(NamedTuple):
     plan: Plan
     halt: Halt | None  # a cycle would stop before it does any of it
     shut: list[bytes]  # directories of the target whose rights it would give back first, and then see what they hold
-    base: Base
-    rules: Rules
+    told: Mapping[bytes, Verb]  # what is done at single paths, where that is not what `plan` says of their line
+
+    def verb(self, line: Line, row: Row) -> Verb:
+        """What a cycle would do at the path of a row."""
+        return self.told.get(row.path, self.plan.verbs.get(line, Verb.LEAVE))
+
+    def drifted(self, line: Line) -> list[Row]:
+        """The rows of a line that the container changed and a cycle would leave as they are."""
+        return [row for row in self.diff.rows(line) if self.verb(line, row) is Verb.LEAVE]
 
 
-def read(settings: Settings, kernel: Kernel, state: Path, *, by_content: bool = False) -> Reading:
+def read(
+    settings: Settings, kernel: Kernel, state: Path, *, by_content: bool = False, approved: str | None = None
+) -> Reading:
     """Look at both sides. `by_content`: believe no fingerprint, hash every file that could be equal.
 
+    `approved` is the set of removals that the cycle would be let through with.
     Blocks on the disk. Raises SyncdError when a root cannot be opened.
     """
     baseline = Baseline(kernel, state, reading=True)
     rules = compile_rules(kernel, settings)
     here = identity(settings.target) if os.path.lexists(settings.target) else None
     another = baseline.notes.get("target", here) != here  # a cycle would begin anew with it
-    base = kernel.empty_base() if by_content or another else baseline.base
+    base = kernel.empty_base() if another else baseline.base
+    control = kernel.control()
     with open_roots(settings, kernel) as roots:
-        sight = scan(kernel, roots, rules, base, None, kernel.control(), exact=True)
+        source = kernel.scan(roots[0], rules, Side.SOURCE, kernel.empty_base(), None, control) if by_content else None
+        sight = scan(kernel, roots, rules, base, None, control, exact=True, trusted=not by_content, source=source)
         shut = find_shut(roots[1], base, sight)
-    diff = kernel.diff(base, sight.source, sight.target)
-    plan = plan_mirror(diff, settings.drift, len(base), pair=settings.name)
-    return Reading(sight, diff, plan, _halt(settings, baseline, plan, first=another), shut, base, rules)
+        diff = kernel.diff(base, sight.source, sight.target)
+        plan = plan_mirror(diff, settings.drift, len(base), pair=settings.name)
+        told = foretell(diff, plan, roots, rules)
+    halt = _halt(settings, baseline, plan, first=another, approved=approved or "")
+    return Reading(sight, diff, plan, halt, shut, told)
 
 
-def _halt(settings: Settings, baseline: Baseline, plan: Plan, *, first: bool) -> Halt | None:
+def _halt(settings: Settings, baseline: Baseline, plan: Plan, *, first: bool, approved: str) -> Halt | None:
     """What a cycle that begins now would be stopped by, without the removals of the last minute."""
     try:
         check_others(settings, live_targets())
@@ -73,7 +88,9 @@ def _halt(settings: Settings, baseline: Baseline, plan: Plan, *, first: bool) ->
     here = identity(settings.source)
     bare = bool(plan.removals or conflicts) and not os.listdir(settings.source)
     replaced = baseline.notes.get("source", here) != here
-    checked = Guard(settings.guard).check(plan, 0.0, bare=bare, replaced=replaced)
+    guard = Guard(settings.guard)
+    guard.approved = approved
+    checked = guard.check(plan, 0.0, bare=bare, replaced=replaced)
     return checked if isinstance(checked, Halt) else None
 
 
