@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from syncd.cli.options import RULES, WRITING, with_options, with_rules_of_watch
+from syncd.cli.options import RULES, WRITING, gives_writing, with_options, with_rules_of_watch
 from syncd.cli.output import json_option, pair_arguments, write_json
 from syncd.model.change import DRIFT, Line, Row
 from syncd.model.entry import Kind
@@ -32,11 +32,16 @@ def command(settings: Settings, source: bytes, target: bytes | None, as_json: bo
 
 def show_diff(settings: Settings, *, as_json: bool, approve: str | None = None) -> None:
     """Print the rows of every line that is not in order, as a cycle would find them that `approve` was given to."""
+    from syncd.control.client import is_watched
     from syncd.control.reading import read
     from syncd.kernel.choose import load
     from syncd.system.dirs import pair_dir
 
     state = pair_dir(settings.source, settings.target)
+    if gives_writing(settings) and is_watched(state):
+        click.echo(
+            "syncd: a watch holds this pair: a cycle writes with its options, not with those given here", err=True
+        )
     reading = read(with_rules_of_watch(settings, state), load(), state, approved=approve)
     plan, halt = reading.plan, reading.halt
     rows = [
@@ -72,7 +77,10 @@ def show_diff(settings: Settings, *, as_json: bool, approve: str | None = None) 
             f"first a cycle would give this user the rights on these back, and look into them: {named}", err=True
         )
     if halt is not None:
-        advice = halt.told(f"syncd sync SOURCE TARGET --approve {halt.id}")
+        command = (
+            f"syncd approve {halt.id} TARGET" if is_watched(state) else f"syncd sync SOURCE TARGET --approve {halt.id}"
+        )
+        advice = halt.told(command)
         click.echo(f"a cycle would do nothing of that: {advice}", err=True)
 
 

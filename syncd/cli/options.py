@@ -15,6 +15,7 @@ from syncd.model.path import check
 from syncd.model.settings import RULE_NAMES, Settings
 
 NAMES = ("ignore", "ignore_from", "overlay", "vcs", "gitignore", "write", "drift", "guard", "adopt", "owner")
+WRITING_NAMES = ("write", "drift", "guard", "adopt", "owner")
 
 RULES = (
     click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave out what matches (.gitignore grammar)."),
@@ -75,8 +76,13 @@ def with_rules_of_watch(settings: Settings, state: Path, *, needed: bool = False
         return settings
     if plain:
         return settings._replace(**theirs)
-    click.echo("syncd: the watch of this pair has other rules than those given here", err=True)
+    click.echo("syncd: the watch of this pair has other rules; those given here are used", err=True)
     return settings
+
+
+def gives_writing(settings: Settings) -> bool:
+    """Whether one of the options was given that say how a cycle writes."""
+    return any(getattr(settings, name) != Settings._field_defaults[name] for name in WRITING_NAMES)
 
 
 def settings(

@@ -73,6 +73,15 @@ def ask(state: Path, method: str, timeout: float = 5.0, **params: Any) -> Any:
     return body["result"]
 
 
+def is_watched(state: Path) -> bool:
+    """Whether a watch answers for the pair whose state directory this is."""
+    try:
+        ask(state, "status")
+    except SyncdError:
+        return False
+    return True
+
+
 def rules_of_watch(state: Path) -> dict[str, Any] | None:
     """The fields of `Settings` that are rules, of the watch whose state directory this is. None: nobody uses the pair.
 

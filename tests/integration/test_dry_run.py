@@ -107,6 +107,19 @@ def test_a_target_of_somebody_else_is_foretold(place: Place, tmp_path: Path) -> 
         assert "would do nothing" not in dry(place)[1]
 
 
+def test_beside_a_watch_its_own_options_write(place: Place) -> None:
+    with watching(*place) as watch:
+        for options in ["--drift", "mirror"], ["--write", "replace"], ["--guard", "roots"], ["--adopt"]:
+            assert "a cycle writes with its options" in dry(place, *options)[1]
+        assert "its options" not in dry(place)[1]
+        shutil.rmtree(place.source / "dir")
+        (place.source / "a.txt").unlink()
+        identity = watch.until("halt")["halt"]["id"]
+        assert f"run: syncd approve {identity} TARGET (" in dry(place)[1]
+        assert run("approve", identity, str(place.target), env=watch.env).returncode == 0
+    assert "its options" not in dry(place, "--drift", "mirror")[1]
+
+
 @pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="needs setpriv to drop root")
 def test_what_a_run_opens_first_is_foretold(place: Place) -> None:
     """A directory that the mirror itself has shut, as the source was."""

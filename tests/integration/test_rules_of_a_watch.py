@@ -35,7 +35,7 @@ def test_they_find_nothing_amiss(place: Place, rules: list[str], command: str) -
         done = watch.run(command)
         assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
         other = watch.run(command, "--ignore", "*.log")
-        assert "other rules" in other.stderr
+        assert "other rules; those given here are used" in other.stderr
         same = watch.run(command, *rules)
         assert "other rules" not in same.stderr
         assert watch.run("sync", "--dry-run").stdout == ""
