@@ -3,7 +3,7 @@
     SyncdError                1  something failed
     ├── UsageError            2  the command line or a setting is wrong
     ├── NotInSync             3  source and target differ
-    ├── NothingRunning        4  no watch holds this pair
+    ├── NothingRunning        4  no watch holds this pair, or none is known
     ├── Refused               5  going on might lose something; a person decides
     │   ├── TargetBusy        5  another syncd writes this target
     │   ├── FirstMeeting      5  a target nobody has mirrored yet holds other content
@@ -37,7 +37,7 @@ class NotInSync(SyncdError):
 
 
 class NothingRunning(SyncdError):
-    """No watch holds this pair."""
+    """No watch holds this pair, or no pair with this TARGET is known."""
 
     exit_code = 4
 

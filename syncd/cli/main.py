@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from syncd.errors import SyncdError
+from syncd.model.path import display
 
 COMMANDS = {
     "approve": "Let exactly one halted set of removals through.",
@@ -103,7 +104,7 @@ def _run() -> None:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{display(os.fsencode(error.filename))}: " if error.filename else ""
         what = f"{where}{error.strerror or error}" if where or _has_directory() else GONE
         click.echo(f"syncd: {what}", err=True)
         sys.exit(1)

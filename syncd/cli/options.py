@@ -15,6 +15,7 @@ from syncd.model.path import check
 from syncd.model.settings import RULE_NAMES, Settings
 
 NAMES = ("ignore", "ignore_from", "overlay", "vcs", "gitignore", "write", "drift", "guard", "adopt", "owner")
+HIGHEST_ID = 2**32 - 2  # one more, -1, tells the kernel to leave it as it is
 WRITING_NAMES = ("write", "drift", "guard", "adopt", "owner")
 
 RULES = (
@@ -121,4 +122,6 @@ def _owner(text: str) -> tuple[int, int]:
         raise UsageError(f"--owner {text}: write it as UID:GID, two numbers")
     if os.geteuid() != 0:
         raise UsageError("--owner works only as root")
+    if max(int(uid), int(gid)) > HIGHEST_ID:
+        raise UsageError(f"--owner {text}: the numbers go from 0 to {HIGHEST_ID}")
     return int(uid), int(gid)

@@ -11,7 +11,7 @@ import click
 
 from syncd.errors import SyncdError
 
-BYTES = click.Path(path_type=bytes)
+BYTES = click.Path(path_type=bytes, readable=False)  # whether it must be readable depends: the command says so
 
 
 def write_json(value: Any) -> None:

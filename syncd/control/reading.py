@@ -102,6 +102,10 @@ def open_roots(settings: Settings, kernel: Kernel) -> Iterator[tuple[Root, Root]
         for name, path in (("SOURCE", settings.source), ("TARGET", settings.target)):
             if name == "TARGET" and not os.path.lexists(path):
                 path = os.fsencode(opened.enter_context(TemporaryDirectory(prefix="syncd-")))  # as good as empty
+            elif not os.access(path, os.R_OK | os.X_OK):
+                raise SyncdError(
+                    f"{name} {display(path)} cannot be read; give this user the right to read and enter it"
+                )
             try:
                 roots.append(opened.enter_context(closing(kernel.open_root(path))))
             except OSError as error:

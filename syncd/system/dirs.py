@@ -29,15 +29,21 @@ class Pair(NamedTuple):
 
 
 def state_home() -> Path:
-    """The directory that holds all state directories. Not made here."""
+    """The directory that holds all state directories. Not made here. Raises SyncdError where this user has no home."""
     if sys.platform != "linux":
         from platformdirs import user_state_path
 
         return user_state_path("syncd", appauthor=False)
     # By hand, since `import platformdirs` takes a quarter of the time `watch` has before it scans.
     given = os.environ.get("XDG_STATE_HOME", "")
-    home = Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
-    return home / "syncd"
+    if os.path.isabs(given):
+        return Path(given, "syncd")
+    try:
+        return Path.home() / ".local" / "state" / "syncd"
+    except RuntimeError:  # no HOME, and the user stands in no list
+        raise SyncdError(
+            "this user has no home directory, where the state of a pair would be kept; set HOME or XDG_STATE_HOME"
+        ) from None
 
 
 def pair_dir(source: bytes, target: bytes) -> Path:

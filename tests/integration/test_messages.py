@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import Place
-from tests.integration.watching import SYNCD, environment, run
+from tests.integration.watching import SYNCD, environment, run, without_rights
 from tests.machine import call, needs_root, tmpfs
 
 pytestmark = pytest.mark.kernel
@@ -71,3 +73,17 @@ def test_a_target_that_is_not_there(place: Place, command: str) -> None:
     done = run(command, str(place.source), str(place.target), *path, env=env)
     assert done.returncode in (0, 3), done.stderr
     assert "No such file" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="needs setpriv to drop root")
+@pytest.mark.parametrize("command", ["drift", "verify", "diff", "sync"])
+@pytest.mark.parametrize("name", ["source", "target"])
+def test_a_root_that_cannot_be_read(place: Place, command: str, name: str) -> None:
+    root: Path = getattr(place, name)
+    root.mkdir(exist_ok=True)
+    root.chmod(0)
+    done = run(command, str(place.source), str(place.target), env=environment(place.home), prefix=without_rights())
+    assert done.returncode == (2 if name == "source" else 1)
+    wanted = f"{root}: Permission denied" if (command, name) == ("sync", "target") else f"{root} cannot be read; give"
+    assert wanted in done.stderr
+    assert done.stderr.count("\n") == 1

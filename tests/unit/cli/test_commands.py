@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from syncd import errors
 from syncd.cli import main as module
 from syncd.cli.main import COMMANDS, cli, main
+from syncd.cli.options import settings
 from syncd.cli.running import _judge_cycle
 from syncd.control.client import find_pair
 from syncd.control.opening import open_pair, resolve
@@ -140,6 +142,7 @@ def test_an_error_is_one_message_and_its_code(monkeypatch, capsys, name):
     ("error", "code", "said"),
     [
         (PermissionError(13, "Permission denied", "/x"), 1, "syncd: /x: Permission denied\n"),
+        (PermissionError(13, "Permission denied", b"/x\xff"), 1, "syncd: /x\\xff: Permission denied\n"),
         (OSError("odd"), 1, "syncd: odd\n"),
         (KeyboardInterrupt(), 130, "syncd: interrupted\n"),
     ],
@@ -199,6 +202,24 @@ def test_where_nothing_runs_the_code_is_four(xdg, monkeypatch, capsys, arguments
     assert (code, out) == (4, "")
     assert err.startswith("syncd: ")
     assert err.count("\n") == 1
+
+
+def test_an_interrupt_while_it_is_being_loaded_is_no_traceback(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")
+    done = run("--version", env={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (130, "syncd: interrupted\n")
+    (script,) = entry_points(group="console_scripts", name="syncd")
+    assert script.value == "syncd.__main__:start"
+
+
+@pytest.mark.parametrize("given", [f"{2**32 - 2}:0", f"0:{2**32 - 2}", f"{2**32 - 1}:0", "0:99999999999"])
+def test_an_owner_is_a_number_that_there_can_be(monkeypatch, given):
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    if str(2**32 - 2) in given:
+        assert ":".join(map(str, settings(owner=given).owner)) == given
+    else:
+        with pytest.raises(errors.UsageError, match=f"--owner {given}: .* 4294967294"):
+            settings(owner=given)
 
 
 def test_a_closed_pipe_is_no_traceback(pair):

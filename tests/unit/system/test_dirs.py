@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from syncd.errors import Refused
+from syncd.errors import Refused, SyncdError
 from syncd.system import dirs
 
 
@@ -21,6 +21,17 @@ def test_state_without_a_variable(home, monkeypatch, given):
     monkeypatch.setenv("XDG_STATE_HOME", given)
     monkeypatch.setenv("HOME", str(home))
     assert dirs.state_home() == home / ".local" / "state" / "syncd"
+
+
+def test_a_user_without_a_home_is_told_what_to_set(home, monkeypatch):
+    def nobody(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(SyncdError, match="set HOME or XDG_STATE_HOME"):
+        dirs.state_home()
 
 
 @pytest.mark.parametrize(
