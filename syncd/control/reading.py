@@ -46,8 +46,8 @@ class Reading(NamedTuple):
         return self.told.get(row.path, self.plan.verbs.get(line, Verb.LEAVE))
 
     def drifted(self, line: Line) -> list[Row]:
-        """The rows of a line that the container changed and a cycle would leave as they are."""
-        return [row for row in self.diff.rows(line) if self.verb(line, row) is Verb.LEAVE]
+        """The rows of a line of drift; none where a cycle would make all of them again, since the target was cleared."""
+        return self.diff.rows(line) if self.plan.verbs.get(line, Verb.LEAVE) is Verb.LEAVE else []
 
 
 def read(

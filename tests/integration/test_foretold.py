@@ -247,6 +247,12 @@ def test_what_the_source_removed_is_left_over(place: Place) -> None:
     assert verified(place) == (0, {"drifted": ["dir", "dir/mine"]})
 
 
+def test_what_would_be_set_aside_is_drift_until_then(place: Place) -> None:
+    assert call(place, "sync")[0] == 0
+    a_file_now_with_made(*place[:2])
+    assert "made  dir/in/mine" in call(place, "drift")[1]
+
+
 def test_verify_believes_no_time(place: Place) -> None:
     """The content decides who changed what, also where times and sizes are as they were."""
     write(place.source / "touched", "same")
