@@ -61,7 +61,7 @@ def _relative(given: bytes, settings: Settings) -> bytes:
 
 
 def _look(settings: Settings, path: bytes) -> dict[str, Any]:
-    from syncd.control.foretell import unreadable
+    from syncd.watchers.walk import unreadable
     from syncd.control.reading import open_roots
     from syncd.engine.baseline import Baseline
     from syncd.engine.ignore import compile_rules

@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from syncd.control.foretell import foretell
 from syncd.control.opening import check_others, check_swapped
 from syncd.engine.baseline import Baseline
+from syncd.engine.foretell import foretell
 from syncd.engine.guard import Guard
 from syncd.engine.ignore import compile_rules
 from syncd.engine.plan import plan_mirror

@@ -14,11 +14,12 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from syncd.engine.foretell import holds_excluded
 from syncd.engine.ignore import compile_rules
 from syncd.engine.plan import is_cleared
 from syncd.engine.report import problem
@@ -41,12 +42,12 @@ from syncd.kernel.contract import (
 )
 from syncd.model.change import Line, Row
 from syncd.model.entry import Entry, Kind
-from syncd.model.path import ancestors, display, is_within, name, parent
+from syncd.model.path import ancestors, display, is_within, name
 from syncd.model.plan import Verb
 from syncd.model.report import Problem
 from syncd.model.settings import Settings
 from syncd.system import flocks
-from syncd.watchers.walk import join, open_below
+from syncd.watchers.walk import join, unreadable
 
 SLICE = 2000
 LOOKS = 5  # looks after which trees in which ever new places cannot be read are left alone
@@ -189,8 +190,8 @@ class _Pull:
         return found
 
     def _unreadable(self, row: Row) -> Trouble | None:
-        if row.source and row.source.kind is Kind.FILE and (number := _open_fails(self.target.fd, row.path)):
-            return Trouble(row.path, number, "read", Side.SOURCE)
+        if row.source and row.source.kind is Kind.FILE and (failed := unreadable(self.target.fd, [row.path])):
+            return Trouble(row.path, failed[row.path], "read", Side.SOURCE)
         return None
 
     def _seen(self, ahead: Sight, back: Sight, paths: Sequence[bytes]) -> Seen:
@@ -240,7 +241,8 @@ class _Pull:
         """What `write` would come to, as far as that can be known without writing."""
         self.rows = {row.path: row for row in seen.rows}
         left_out = (*self.settings.overlays, *self.spared)
-        kept = self._kept([row.path for row in seen.rows if not row.source and _is_directory(row.target)])
+        removed = [row.path for row in seen.rows if not row.source and _is_directory(row.target)]
+        kept = {path for path in removed if holds_excluded(self.source.fd, path, self.rules)}
         for row in seen.rows:
             trouble = self._unreadable(row)
             if row.source and _is_directory(row.target) and any(is_within(path, row.path) for path in left_out):
@@ -250,36 +252,6 @@ class _Pull:
             elif row.path in kept:
                 self.problems[row.path] = f"{display(row.path)}: {LEFT[Status.KEPT]}"
         self.done = set(self.rows) - set(self.problems)
-
-    def _kept(self, removed: Collection[bytes]) -> set[bytes]:
-        """Directories of the source, of those to be removed, that hold an ignored name or an overlay."""
-        found: set[bytes] = set()
-        listed = set(removed)
-        for top in removed:
-            if not any(above in listed for above in ancestors(top)):
-                for path in self._excluded_below(top):
-                    found.update(ancestors(path))
-        return found
-
-    def _excluded_below(self, top: bytes) -> Iterator[bytes]:
-        pending = [top]
-        while pending:
-            here = pending.pop()
-            try:
-                fd = open_below(self.source.fd, here)
-            except OSError:
-                continue  # it went meanwhile; what could not be read is spared already
-            try:
-                with os.scandir(fd) as entries:
-                    names = {os.fsencode(entry.name): entry.is_dir(follow_symlinks=False) for entry in entries}
-            finally:
-                os.close(fd)
-            for child, is_dir in names.items():
-                path = join(here, child)
-                if self.rules.excluded(path, is_dir):
-                    yield path
-                elif is_dir:
-                    pending.append(path)
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -421,19 +393,6 @@ def _is_directory(entry: Entry | None) -> bool:
 
 def _alike(old: Entry, now: Entry) -> bool:
     return old.kind is now.kind and old.seen._replace(ctime_ns=0) == now.seen._replace(ctime_ns=0)
-
-
-def _open_fails(top: int, path: bytes) -> int:
-    """The errno with which a file cannot be opened for reading, else 0. One that is gone meanwhile can."""
-    try:
-        above = open_below(top, parent(path), os.O_PATH)
-        try:
-            os.close(os.open(name(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above))
-        finally:
-            os.close(above)
-    except OSError as error:
-        return 0 if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) else error.errno or errno.EIO
-    return 0
 
 
 def _listed(paths: Sequence[bytes]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from itertools import groupby
 from typing import Protocol, runtime_checkable
 
 from syncd.kernel.contract import Rules
+from syncd.model.path import name, parent
 
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -44,6 +46,25 @@ def open_below(top: int, path: bytes, flags: int = os.O_RDONLY) -> int:
             os.close(here)
         here = below
     return here
+
+
+def unreadable(top: int, paths: Iterable[bytes]) -> dict[bytes, int]:
+    """Which files below an open directory cannot be opened for reading, and the errno of each. An absent one can."""
+    failed: dict[bytes, int] = {}
+    for directory, group in groupby(paths, key=parent):
+        files = list(group)
+        try:
+            above = open_below(top, directory, os.O_PATH)
+        except OSError as error:
+            failed |= dict.fromkeys(files, error.errno or errno.EIO)
+            continue
+        for path in files:
+            try:
+                os.close(os.open(name(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above))
+            except OSError as error:
+                failed[path] = error.errno or errno.EIO
+        os.close(above)
+    return {path: number for path, number in failed.items() if number not in ABSENT}
 
 
 def walk(

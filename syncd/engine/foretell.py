@@ -7,16 +7,14 @@ files of the source, and changes nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from itertools import groupby
 from typing import NamedTuple
 
 from syncd.kernel.contract import Diff, Root, Rules
 from syncd.model.change import Line, Row
 from syncd.model.entry import Entry, Kind
-from syncd.model.path import ancestors, any_above, name, parent
+from syncd.model.path import ancestors, any_above
 from syncd.model.plan import Plan, Verb
-from syncd.watchers.walk import join, open_below
+from syncd.watchers.walk import join, open_below, unreadable
 
 LINES = (Line.CHANGED, Line.GONE, Line.CONFLICT, Line.LOST, Line.EDITED, Line.MADE)
 PUTS = (Verb.PUT, Verb.REPLACE)
@@ -47,25 +45,6 @@ def foretell(diff: Diff, plan: Plan, roots: tuple[Root, Root], rules: Rules) -> 
     told |= _on_the_way(steps)
     standing = sorted((step for step in steps if step.row.target), key=lambda step: step.row.path.split(b"/"))
     return told | _leaving(standing, roots[1].fd, rules)
-
-
-def unreadable(top: int, paths: Iterable[bytes]) -> dict[bytes, int]:
-    """Which files below an open directory cannot be opened for reading, and the errno of each. Raises nothing."""
-    failed: dict[bytes, int] = {}
-    for directory, group in groupby(paths, key=parent):
-        files = list(group)
-        try:
-            above = open_below(top, directory, os.O_PATH)
-        except OSError as error:
-            failed |= dict.fromkeys(files, error.errno or 0)
-            continue
-        for path in files:
-            try:
-                os.close(os.open(name(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above))
-            except OSError as error:
-                failed[path] = error.errno or 0
-        os.close(above)
-    return failed
 
 
 def _is_unread_file(source: Entry | None) -> bool:
@@ -113,7 +92,7 @@ def _set_aside_whole(steps: list[Step], target: int, rules: Rules) -> tuple[dict
         row = step.row
         if not _is_dir(row.target) or _is_dir(row.source) or step.verb not in PUTS or any_above(row.path, moved):
             continue
-        if row.source is None and _holds_excluded(target, row.path, rules):
+        if row.source is None and holds_excluded(target, row.path, rules):
             kept[row.path] = Verb.LEAVE
         else:
             moved.add(row.path)
@@ -130,11 +109,11 @@ def _holds_others(top: int, path: bytes, gone: set[bytes]) -> bool:
     return listed is None or any(below not in gone for below, _ in listed)
 
 
-def _holds_excluded(top: int, path: bytes, rules: Rules) -> bool:
+def holds_excluded(top: int, path: bytes, rules: Rules) -> bool:
     """Whether it holds, at any depth, an ignored name or an overlay, which are not moved."""
     listed = _listed(top, path)
     return listed is None or any(
-        rules.excluded(below, is_dir) or (is_dir and _holds_excluded(top, below, rules)) for below, is_dir in listed
+        rules.excluded(below, is_dir) or (is_dir and holds_excluded(top, below, rules)) for below, is_dir in listed
     )
 
 
