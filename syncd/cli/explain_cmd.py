@@ -61,7 +61,6 @@ def _relative(given: bytes, settings: Settings) -> bytes:
 
 
 def _look(settings: Settings, path: bytes) -> dict[str, Any]:
-    from syncd.watchers.walk import unreadable
     from syncd.control.reading import open_roots
     from syncd.engine.baseline import Baseline
     from syncd.engine.ignore import compile_rules
@@ -71,6 +70,7 @@ def _look(settings: Settings, path: bytes) -> dict[str, Any]:
     from syncd.kernel.contract import Look
     from syncd.model.entry import Kind
     from syncd.system.dirs import pair_dir
+    from syncd.watchers.walk import unreadable
 
     kernel = load()
     rules = compile_rules(kernel, settings)

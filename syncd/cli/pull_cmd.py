@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -20,8 +18,6 @@ from syncd.model.settings import Settings
 if TYPE_CHECKING:
     from syncd.engine.pull import Pulled
     from syncd.kernel.contract import Control
-
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # signals that end a pull in order
 
 
 @click.command(name="pull", epilog="Example: syncd pull ./shop /srv/mirrors/shop package-lock.json")
@@ -90,16 +86,9 @@ def command(
 
 def _until_end(control: Control, work: Callable[[], Pulled]) -> Pulled:
     """Do `work` in a thread, so that a signal counts at once: the first one cancels, a second one ends the process."""
+    from syncd.cli.ending import Ending
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        if control.cancelled:
-            os._exit(128 + number)
-        control.cancelled = True
-
-    for number in ENDING:
-        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-            continue  # nohup
-        signal.signal(number, on_signal)
+    Ending(lambda: setattr(control, "cancelled", True)).listen()
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result()
 

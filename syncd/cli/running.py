@@ -6,18 +6,17 @@ Imports are late on purpose: the engine scans while the event loop is still bein
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
-from types import FrameType
 from typing import Any
 
 import click
 
+from syncd.cli.ending import Ending
 from syncd.cli.output import write_json
 from syncd.cli.show import Show
 from syncd.control.opening import Opened, open_pair, resolve
-from syncd.control.runner import ENDING, Runner
+from syncd.control.runner import Runner
 from syncd.control.status import Status
 from syncd.engine.watch import Watch
 from syncd.errors import Halted, Interrupted, NothingRunning, NotInSync, SyncdError
@@ -99,18 +98,8 @@ def _runner(opened: Opened, once: bool, show: Show) -> Runner:
 
 
 def _until_end(runner: Runner, opened: Opened, show: Show, once: bool) -> None:
-    stopped_by: list[int] = []
-
-    def on_signal(number: int, _frame: FrameType | None = None) -> None:
-        if stopped_by:
-            os._exit(128 + number)  # twice: at once; the journal has all that was done
-        stopped_by.append(number)
-        runner.stop()
-
-    for number in ENDING:
-        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-            continue  # nohup
-        signal.signal(number, on_signal)
+    ending = Ending(runner.stop)
+    ending.listen()
     thread = threading.Thread(target=runner.run, name="engine", daemon=True)
     thread.start()
     try:
@@ -122,13 +111,13 @@ def _until_end(runner: Runner, opened: Opened, show: Show, once: bool) -> None:
             else:
                 from syncd.control.loop import serve
 
-                serve(runner, opened.state, on_signal, show)
+                serve(runner, opened.state, ending, show)
     finally:  # whatever happened here: nothing may be let go of while the engine writes
         runner.stop()
         thread.join()
     if runner.error is not None:
         raise runner.error
-    _judge(runner, once, bool(stopped_by))
+    _judge(runner, once, bool(ending.number))
 
 
 def _judge(runner: Runner, once: bool, interrupted: bool) -> None:
