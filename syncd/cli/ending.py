@@ -23,6 +23,11 @@ class Ending:
         self.number = number
         self._stop()
 
+    @staticmethod
+    def leave_to_main() -> None:
+        """Have none of them come to the calling thread, and to those it starts: the main one would go on waiting."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
     def listen(self) -> None:
         """Be called from now on. Only the main thread may say so."""
         for number in ENDING:

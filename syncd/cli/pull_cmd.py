@@ -88,8 +88,9 @@ def _until_end(control: Control, work: Callable[[], Pulled]) -> Pulled:
     """Do `work` in a thread, so that a signal counts at once: the first one cancels, a second one ends the process."""
     from syncd.cli.ending import Ending
 
-    Ending(lambda: setattr(control, "cancelled", True)).listen()
-    with ThreadPoolExecutor(1) as thread:
+    ending = Ending(lambda: setattr(control, "cancelled", True))
+    ending.listen()
+    with ThreadPoolExecutor(1, initializer=ending.leave_to_main) as thread:
         return thread.submit(work).result()
 
 

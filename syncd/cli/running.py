@@ -100,7 +100,12 @@ def _runner(opened: Opened, once: bool, show: Show) -> Runner:
 def _until_end(runner: Runner, opened: Opened, show: Show, once: bool) -> None:
     ending = Ending(runner.stop)
     ending.listen()
-    thread = threading.Thread(target=runner.run, name="engine", daemon=True)
+
+    def work() -> None:
+        ending.leave_to_main()
+        runner.run()
+
+    thread = threading.Thread(target=work, name="engine", daemon=True)
     thread.start()
     try:
         with show:

@@ -76,7 +76,10 @@ class Pair:
         self._look_at_mounts()
 
     def _look_at_mounts(self) -> None:
-        places = mounts.unheard(self.settings.source).items()
+        try:
+            places = mounts.unheard(self.settings.source).items()
+        except OSError:
+            return  # no descriptor is left: what was known holds
         self.lying = any(place.lies and not self.rules.excluded(path, True) for path, place in places)
         if not self.lying:
             self._absent, self._believed = {}, frozenset()
