@@ -32,7 +32,7 @@ def command(settings: Settings, source: bytes, target: bytes | None, as_json: bo
     settings = with_rules_of_watch(resolve(source, target, settings, create=False), state)
     reading = read(settings, load(), state)
     where = [*places(state, Path(os.fsdecode(settings.target)))]
-    where += places(state / "pull", Path(os.fsdecode(settings.source)))  # what the source held before a `pull`
+    where += places(state / "pull", Path(os.fsdecode(settings.source)), ".pull")  # what the source held before a `pull`
     aside = [(place, batch, path) for place in where for batch, path in kept(place)]
     if as_json:
         rows = [path_fields(row.path) | {"line": str(line)} for line in DRIFT for row in reading.drifted(line)]

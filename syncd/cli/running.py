@@ -21,12 +21,10 @@ from syncd.control.status import Status
 from syncd.engine.watch import Watch
 from syncd.errors import Halted, Interrupted, NothingRunning, NotInSync, SyncdError
 from syncd.kernel.choose import chosen, load
-from syncd.model.path import display
 from syncd.model.report import CycleReport
 from syncd.model.settings import Settings
 from syncd.watchers.base import Watcher
 
-NAMED = 10  # paths named in one message
 PATIENCE = 1800.0  # seconds that `sync` waits for a cycle of the watch that holds the pair
 
 
@@ -118,8 +116,10 @@ def _until_end(runner: Runner, opened: Opened, show: Show, once: bool) -> None:
 
                 serve(runner, opened.state, ending, show)
     finally:  # whatever happened here: nothing may be let go of while the engine writes
-        runner.stop()
-        thread.join()
+        if thread.is_alive():
+            ending.listen()  # the event loop has given them back
+            runner.stop()
+            thread.join()
     if runner.error is not None:
         raise runner.error
     _judge(runner, once, bool(ending.number))
@@ -138,9 +138,6 @@ def _judge(runner: Runner, once: bool, interrupted: bool) -> None:
 def _judge_cycle(last: CycleReport) -> None:
     if last.halt is not None:
         raise Halted(last.halt.told(f"syncd sync SOURCE TARGET --approve {last.halt.id}"))
-    if last.again:
-        named = ", ".join(display(path) for path in sorted(last.again)[:NAMED])
-        raise NotInSync(f"{len(last.again)} entries changed while they were mirrored: {named}; run it once more")
     if not last.in_sync or last.problems:
         raise NotInSync(f"{len(last.problems)} entries could not be mirrored (they are listed above)")
 

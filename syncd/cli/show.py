@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from syncd.cli.output import size, write_json
 from syncd.engine.pair import Pair
 from syncd.engine.scan import Sight
-from syncd.errors import Refused
+from syncd.errors import Refused, SyncdError
 from syncd.kernel.contract import Diff
 from syncd.model.change import Line
 from syncd.model.entry import Kind
@@ -101,7 +101,10 @@ class Show:
     def cycle(self, done: CycleReport) -> None:
         """Show one cycle."""
         if self._as_json:
-            write_json(done.as_json())
+            try:
+                write_json(done.as_json())
+            except SyncdError as error:  # a full disk under it, say: the mirror goes on
+                self._tell([str(error)])
             return
         if self._view is None and (done.put or done.removed or done.number == 1):
             lag = f", lag {done.lag * 1000:.1f} ms" if done.lag is not None else ""

@@ -12,7 +12,7 @@ from syncd.engine.baseline import Baseline
 from syncd.engine.cycle import cycle
 from syncd.engine.moves import finish_move
 from syncd.engine.pair import NOWHERE, Pair
-from syncd.engine.staging import CONFLICTS, open_staging, sweep
+from syncd.engine.staging import CONFLICTS, hold_staging, sweep
 from syncd.errors import Refused, TargetBusy, UsageError
 from syncd.kernel.contract import Intent, Kernel
 from syncd.model.change import Batch
@@ -27,6 +27,8 @@ from syncd.system.identity import identity
 from syncd.system.locks import Holder, TargetLock, busy, live_targets
 from syncd.system.mounts import unique_mount_id
 from syncd.system.savefile import UNSAVED
+
+A_MINUTE = 60.0
 
 
 @dataclass(slots=True)
@@ -199,17 +201,12 @@ def _open_locked(
 ) -> Opened:
     settings = _without_own(settings)
     for left in state.glob(f"{UNSAVED}*"):  # by a process that was killed while it wrote a state file
-        left.unlink(missing_ok=True)
+        if time.time() - left.lstat().st_mtime > A_MINUTE:  # no other one is at it now
+            left.unlink(missing_ok=True)
     target_fd = os.open(settings.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        staging = open_staging(state, Path(os.fsdecode(settings.target)), target_fd)
-        if not flocks.take_soon(staging.fd):
-            where = staging.where
-            staging.close()
-            raise TargetBusy(
-                f"another process uses {where}, the place for unfinished files; is it a pull? Wait for its end"
-            )
         target = identity(settings.target)
+        staging = hold_staging(state, Path(os.fsdecode(settings.target)), target_fd)
     finally:
         os.close(target_fd)
     baseline = None
@@ -225,7 +222,8 @@ def _open_locked(
             notes.append("the last run did not end cleanly: everything is compared by content")
         if not baseline.whole:
             notes.append("the baseline was cut off or damaged: everything is compared by content")
-        baseline.open(_run(settings.target))
+        pair.run = _run(settings.target)
+        baseline.open(pair.run if pair.trusted else None)  # else, once everything was compared
         baseline.note(target=target)
         opened = Opened(pair, lock, own, state, notes)
         _finish_intents(pair, notes)  # first: it looks at single places only, also of another source

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 LAGS = 1000  # lags kept for the percentiles
 BUSY_FIRST, BUSY_MOST = 0.25, 5.0  # seconds between looks at a file that somebody keeps writing
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0  # seconds between tries on a full target, a root or a place that fails
-AGAIN_MOST = 5  # looks in a row at what was not as it was seen, before it becomes a problem
+AGAIN_MOST = 8  # looks in a row at what was not as it was seen, before it becomes a problem
+AGAIN_PAUSE = 0.005  # seconds before the third of them; each is twice as long as the one before
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # signals that end a run in order
 
@@ -85,7 +86,9 @@ class Runner:
         self._troubled: tuple[float, float] | None = None  # places that could not be read or written: due, delay
         self._ahead: tuple[Batch, Sight] | None = None  # what a burst that is soon due looks like
         self._again: frozenset[bytes] = frozenset()
+        self._again_due = 0.0  # when that is to be done (monotonic)
         self._tries: dict[bytes, int] = {}  # how often in a row these were to be looked at again
+        self._named = NONE  # what a look at everything did not look at as closely as a word on it asks for
         self._told: frozenset[bytes] = frozenset()  # removals told to cycles that left something undone
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -176,17 +179,16 @@ class Runner:
         """One full cycle, and looks at what changed under it; told as one."""
         on_report, self._on_report = self._on_report, lambda _: None
         done = self._full_cycle(EVERYTHING)
-        while self._again and not self._stop:
-            again, self._again = self._again, frozenset()
-            done = done.followed_by(self._cycle(Batch(again, deep=again)))._replace(problems=self.status.problems)
-        self._show(last=done)
-        on_report(done)
+        try:
+            while self._again and not self._stopping.wait(self._again_due - time.monotonic()):
+                again, self._again = self._again, NONE
+                done = self._as_one(done, self._cycle(Batch(again, deep=again)))
+        finally:
+            on_report(done)
 
     def _due(self) -> float | None:
         """When something is to be done that no descriptor tells of; None: never."""
-        if self._again:
-            return 0.0
-        dues = [self._settle.due(), self._second_look_due, self._locks.due]
+        dues = [self._again_due if self._again else None, self._settle.due(), self._second_look_due, self._locks.due]
         retry = None if self._settle.held else self._retry
         dues += [later[0] for later in (*self._busy.values(), retry, self._troubled) if later is not None]
         return min((due for due in dues if due is not None), default=None)
@@ -352,8 +354,8 @@ class Runner:
     def _overdue(self, now: float) -> Batch | None:
         if self._retry and now >= self._retry[0] and not self._settle.held:  # everything: also what a lock keeps back
             return EVERYTHING
-        if self._again:
-            again, self._again = self._again, frozenset()
+        if self._again and now >= self._again_due:
+            again, self._again = self._again, NONE
             return Batch(again, deep=again)
         if not self._retry and (doubted := self.pair.overdue(now)):
             return Batch(doubted)
@@ -381,24 +383,30 @@ class Runner:
     def _cycle(self, batch: Batch) -> CycleReport:
         ahead, self._ahead = self._ahead, None
         if self._needs_everything(batch):
-            return self._look_at_named(self._full_cycle(batch._replace(everything=True)), batch)
+            return self._everything(batch)
         patient = bool(self._busy) and batch.paths <= self._busy.keys()
         sight = ahead[1] if ahead is not None and ahead[0] == batch else None
         done = self._try(batch, patient=patient, sight=sight)
         if done.halt is not None:  # judged again as a whole, so that its id names every removal
-            return self._full_cycle(batch._replace(everything=True))
+            return self._everything(batch)
         return self._after(done, batch)
 
-    def _look_at_named(self, done: CycleReport, batch: Batch) -> CycleReport:
-        """After a look at everything, look at what was named: only that reads a file that changed twice in one tick."""
-        named = Batch(batch.paths, deep=batch.deep, since=batch.since)
-        if not named.paths or not done.in_sync or self._stop:
+    def _everything(self, batch: Batch) -> CycleReport:
+        """A full cycle, and a look at what was named: only that reads a file that changed twice in one tick."""
+        self._named |= batch.paths
+        done = self._full_cycle(batch._replace(everything=True))
+        if not self._named or done.halt or done.stopped or self._stop:
             return done
+        named, self._named = Batch(self._named), NONE
         also = self._try(named)
         if also.halt is not None:
             return self._full_cycle(EVERYTHING)
-        also = self._after(also, named)
-        return done if also.is_smooth else also
+        return self._as_one(done, self._after(also, named))
+
+    def _as_one(self, done: CycleReport, later: CycleReport) -> CycleReport:
+        one = done.followed_by(later)._replace(problems=self.status.problems)
+        self._show(last=one)
+        return one
 
     def _full_cycle(self, batch: Batch) -> CycleReport:
         """Watch everything anew and look at everything."""
@@ -428,6 +436,7 @@ class Runner:
         except (OSError, SyncdError) as error:  # the latter of `announce`: a first copy that comes later does not fit
             if self.once or self.status.cycles == 0:
                 raise
+            self._named |= batch.paths
             return self._failed(error, full=batch.everything)
 
     def _failed(self, error: OSError | SyncdError, *, full: bool) -> CycleReport:
@@ -478,7 +487,9 @@ class Runner:
             del self._tries[path]
         for path in done.again:
             self._tries[path] = self._tries.get(path, 0) + 1
-        stuck = frozenset(path for path in done.again if self._tries[path] > AGAIN_MOST)
+        stuck = frozenset(path for path in done.again if path and self._tries[path] > AGAIN_MOST)
+        most = min(max(self._tries.values(), default=0), AGAIN_MOST)
+        self._again_due = time.monotonic() + AGAIN_PAUSE * 2 ** (most - 2) if most > 1 else 0.0
         problems = (Problem(path, errno.EEXIST, "write", "target") for path in sorted(stuck))
         return done._replace(again=done.again - stuck, problems=(*done.problems, *problems))
 
@@ -565,11 +576,12 @@ class Runner:
     def _flush(self, deadline: float) -> Flushed:
         self._hear(barrier=True)
         cycles = 0
+        changed = self.pair.recheck(list(self._busy))
         batch = self._settle.flush()
         troubled = self._troubled_places()
-        extra = self.pair.recheck(list(self._busy)) | self._again | frozenset(self.pair.doubted) | troubled
+        extra = changed | self._again | frozenset(self.pair.doubted) | troubled
         extra |= self._busy.keys()  # one that is equal by now has to be taken back, too
-        self._again = frozenset()
+        self._again = NONE
         if extra:
             batch = batch or Batch()
             batch = batch._replace(paths=batch.paths | extra, deep=batch.deep | troubled)
@@ -585,7 +597,9 @@ class Runner:
             if done.stopped:
                 return Flushed(problems=done.problems, cycles=cycles)
             batch = Batch(self._again, deep=self._again) if self._again else None
-            self._again = frozenset()
+            self._again = NONE
+            if batch is not None and self._stopping.wait(self._again_due - time.monotonic()):
+                raise SyncdError("the watch is ending")
             if batch is None and self.pair.links_changed and (extra := self.pair.recheck([])):
                 batch = Batch(extra)
             if time.monotonic() > deadline:
@@ -611,6 +625,11 @@ class Runner:
         """Let exactly the set of removals `identity` through. In the engine thread."""
         self.pair.guard.approved = identity
         return self._cycle(EVERYTHING)
+
+    def look_at_target(self) -> None:
+        """A cycle, which halts, if the target is not at its path any more. In the engine thread."""
+        if self.pair.has_lost_target:
+            self._cycle(EVERYTHING)
 
     def sync(self) -> CycleReport:
         """One full cycle now. In the engine thread."""

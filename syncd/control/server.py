@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from syncd.control.runner import Flushed, Runner
+from syncd.control.status import State
 from syncd.errors import Halted, NotInSync, SyncdError, TimedOut, UsageError
 from syncd.model.path import display, path_fields
 from syncd.model.report import CycleReport
 
 LINE_LIMIT = 1 << 20  # bytes of one request
-LOOK = 0.05  # seconds that `status` waits for a cycle it asked for
+LOOK = 0.02  # seconds that `status` waits for a look at the target
 SPARE = 1.0  # seconds that an answer may take beyond a flush's own limit
 
 
 class Server:
-    """Answers questions about one runner. Lives in the event loop; touches nothing below a root, and of the roots themselves only the target's."""
+    """Answers questions about one runner. Lives in the event loop; never touches a root or a file below one."""
 
     def __init__(self, runner: Runner, path: Path) -> None:
         self._runner = runner
@@ -85,9 +86,11 @@ class Server:
 
     async def _status(self, _params: dict[str, Any]) -> dict[str, Any]:
         runner = self._runner
-        if runner.status.halt is None and runner.started.is_set() and runner.pair.has_lost_target:
-            look = asyncio.wrap_future(runner.ask(runner.sync))
-            look.add_done_callback(lambda done: done.cancelled() or done.exception())  # its halt is in the status
+        if runner.status.state is State.IN_SYNC:  # else the engine is at work, and looks itself
+            look = asyncio.wrap_future(runner.ask(runner.look_at_target))
+            look.add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )  # what came of it is in the status
             await asyncio.wait({look}, timeout=LOOK)
         control = runner.pair.control
         progress = {"entries": control.entries, "bytes": control.bytes}

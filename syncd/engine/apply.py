@@ -80,30 +80,30 @@ def apply(
     """
     applied = Applied()
 
-    def place(actions: Actions, start: int, size: int) -> tuple[int, int]:
-        """Place one slice; where the next one starts, and the errno that stopped it."""
+    def place(actions: Actions, start: int, size: int) -> tuple[int, int, bool]:
+        """Place one slice; where the next one starts, the errno that stopped it, and whether a cancel cut it short.
+
+        After a cancel it is called until that is so: then directories have the modes they are to have.
+        """
         stop = min(start + size, len(actions))
         outcomes = kernel.place(*roots, rules, baseline.base, actions, start, stop, options, control)
         baseline.learn(outcomes)
         applied.add(outcomes)
-        return outcomes.next, outcomes.stopped
+        return outcomes.next, outcomes.stopped, control.cancelled and outcomes.next < stop
 
     def slices(actions: Actions) -> tuple[int, int]:
-        start, stopped = 0, 0
-        while start < len(actions) and not stopped:
-            before = start
-            start, stopped = place(actions, start, SLICE)
-            if control.cancelled and start < before + SLICE:  # a slice that was cut short gives directories their modes
-                break
+        start, stopped, cut = 0, 0, False
+        while start < len(actions) and not (stopped or cut):
+            start, stopped, cut = place(actions, start, SLICE)
         return start, stopped
 
     def squeeze(actions: Actions, start: int) -> tuple[int, int]:
         """The same where room is short."""
-        size = 1
+        size, cut = 1, False
         misses: list[Trouble] = []
-        while start < len(actions) and not control.cancelled:
+        while start < len(actions) and not cut:
             before = start
-            start, stopped = place(actions, start, size)
+            start, stopped, cut = place(actions, start, size)
             if start > before:
                 applied.troubles += misses
                 misses = []

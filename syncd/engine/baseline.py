@@ -57,13 +57,13 @@ class Baseline:
                 if not left:
                     raise
 
-    def open(self, run: Mapping[str, Any]) -> None:
-        """Begin to write: note `run` (where this run stands) in the journal. Raises OSError."""
+    def open(self, run: Mapping[str, Any] | None) -> None:
+        """Begin to write: note `run` (where this run stands) in the journal, if there is one. Raises OSError."""
         if self.known and self.whole:
             self.journal = self._open_journal(self.generation)
         else:
             self.checkpoint()  # never append to a damaged journal; a journal always has its checkpoint
-        self.note(run=dict(run), clean=False)
+        self.note(**({} if run is None else {"run": dict(run)}), clean=False)
 
     def note(self, **values: Any) -> None:
         """Remember values beside the rows (JSON). Not flushed. Raises OSError."""

@@ -59,11 +59,12 @@ def cycle(
             sight = _scan(pair, roots, batch, full=full, watch=watch)
         while sight.target.troubles and open_shut(roots[1], pair.baseline.base, sight):
             sight = _scan(pair, roots, batch, full=full)
-        diff, plan = _decide(pair, roots, batch, sight, policy, full=full)
+        diff, plan = _decide(pair, roots, batch, sight, policy, full=full, looked=began)
         while wait is not None and (due := pair.second_look_due) is not None and not pair.control.cancelled:
             wait(due - time.monotonic())
+            looked = time.monotonic()
             sight = _scan(pair, roots, batch, full=full)
-            diff, plan = _decide(pair, roots, batch, sight, policy, full=full)
+            diff, plan = _decide(pair, roots, batch, sight, policy, full=full, looked=looked)
         if pair.foreign:
             plan = plan._replace(unexplained=plan.removals)
         takes = bool(plan.removals or plan.counts[Line.CONFLICT])
@@ -90,13 +91,13 @@ def cycle(
 
 
 def _decide(
-    pair: Pair, roots: Roots, batch: Batch, sight: Sight, policy: str | None, *, full: bool
+    pair: Pair, roots: Roots, batch: Batch, sight: Sight, policy: str | None, *, full: bool, looked: float
 ) -> tuple[Diff, Plan]:
-    began = time.monotonic()
+    """`looked`: when the look began that gave `sight` (monotonic)."""
     diff = pair.diff(sight, roots, batch)
     known, damaged = len(pair.baseline.base), full and not pair.trusted
     plan = plan_mirror(diff, policy or pair.settings.drift, known, pair=pair.settings.name, damaged=damaged)
-    return diff, pair.second_look(diff, plan, sight.source, began)
+    return diff, pair.second_look(diff, plan, sight.source, looked)
 
 
 def look_ahead(pair: Pair, batch: Batch) -> Sight | None:

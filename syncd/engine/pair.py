@@ -18,7 +18,7 @@ from syncd.errors import FirstMeeting
 from syncd.kernel.contract import Diff, Kernel, Outcomes, PlaceOptions, Root, Tree
 from syncd.model.change import Batch, Line
 from syncd.model.entry import Agreed, Entry, Fingerprint, Kind
-from syncd.model.path import any_above, display
+from syncd.model.path import any_above, display, is_within
 from syncd.model.plan import Plan, Verb
 from syncd.model.report import CycleReport, Halt
 from syncd.model.settings import Settings
@@ -49,6 +49,7 @@ class Pair:
         self.prepared = kernel.prepared()
         self.number = 0
         self.trusted = True  # whether fingerprints of the target are believed
+        self.run: dict[str, object] = {}  # where this run stands (boot and mount); noted when they are believed
         self.calm = False  # a cycle may go without the guards' memory: no doubt, and the first full cycle has ended
         self.foreign = False  # the source root was made anew, or on another filesystem: its times vouch for no removal
         self._moved = False  # it is another inode than the one first seen
@@ -334,8 +335,9 @@ class Pair:
             state = self._vcs_state(roots)
             if state != self.baseline.notes.get("vcs"):
                 self.baseline.note(vcs=state)
-        unseen = any(problem.op in UNSEEN for problem in done.problems)
-        if done.full and not (done.stopped or unseen or self.control.cancelled):
+        if done.full and not (self.trusted or done.stopped or self.control.cancelled):
+            self._doubt([problem.path for problem in done.problems if problem.op in UNSEEN])
+            self.baseline.note(run=self.run)
             self.trusted = True
         if self.replaced:
             self._seen[0] = (roots[0].device, roots[0].inode)
@@ -348,6 +350,16 @@ class Pair:
             not self.lying and self.trusted and bool(self.baseline.notes.get("met")) and len(self.baseline.base) > 0
         )
         self.baseline.checkpoint_if_due()
+
+    def _doubt(self, places: list[bytes]) -> None:
+        """Believe no fingerprint of the target at and below these: they could not be compared. Raises OSError."""
+        rows: list[tuple[bytes, Agreed | None]] = [
+            (path, row._replace(target=NOWHERE))
+            for path, row in (self.baseline.base.rows() if places else ())
+            if row.kind == Kind.FILE and any(is_within(path, place) for place in places)
+        ]
+        if rows:
+            self.baseline.settle(rows)
 
     def finished_lone(self, cycles: int) -> None:
         """The same after so many lone saves, of which the baseline has learnt."""

@@ -14,8 +14,8 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from syncd.engine.ignore import compile_rules
 from syncd.engine.plan import is_cleared
 from syncd.engine.report import problem
 from syncd.engine.scan import Sight, is_bare, scan
-from syncd.engine.staging import Staging, open_staging, sweep
+from syncd.engine.staging import hold_staging, sweep
 from syncd.errors import Refused
 from syncd.kernel.contract import (
     Base,
@@ -46,7 +46,6 @@ from syncd.model.path import ancestors, display, is_within, name
 from syncd.model.plan import Verb
 from syncd.model.report import Problem
 from syncd.model.settings import Settings
-from syncd.system import flocks
 from syncd.watchers.walk import join, unreadable
 
 SLICE = 2000
@@ -257,7 +256,8 @@ class _Pull:
 
     def write(self, seen: Seen, state: Path, force: bool) -> None:
         """Place what was seen. What a hard link to an entry placed before touched is looked at once more."""
-        with _staging(state, self.settings.source, self.source) as staging:
+        where = Path(os.fsdecode(self.settings.source))
+        with closing(hold_staging(state / "pull", where, self.source.fd, ".pull")) as staging:
             aside = staging.aside(0, time.time())
             left = sweep(staging, lambda *_: False, aside + b"-unfinished")  # of one that was killed
             try:
@@ -266,8 +266,8 @@ class _Pull:
                     os.set_blocking(journal.fileno(), True)
                     self._passes(seen, PlaceOptions(staging.fd, journal.fileno(), aside, "replace"), force)
             finally:
-                where = os.fsencode(staging.where)
-                self.aside = [(path, join(where, kept)) for path, kept in self.aside]
+                top = os.fsencode(staging.where)
+                self.aside = [(path, join(top, kept)) for path, kept in self.aside]
 
     def _passes(self, seen: Seen, options: PlaceOptions, force: bool) -> None:
         """Each pass but the first takes at least one path less than the one before, so they come to an end."""
@@ -361,18 +361,6 @@ class _Pull:
         above = [path, *ancestors(path)]
         states = self.kernel.stat_many(self.target, above)
         return [path, *(each for each, state in zip(above, states, strict=True) if state is None)][-1]
-
-
-@contextmanager
-def _staging(state: Path, where: bytes, source: Root) -> Iterator[Staging]:
-    """The staging directory for what is written into the source, held against a second pull."""
-    staging = open_staging(state / "pull", Path(os.fsdecode(where)), source.fd, side="source")
-    try:
-        if not flocks.take(staging.fd):
-            raise Refused("another pull into this source is under way; wait for its end")
-        yield staging
-    finally:
-        staging.close()
 
 
 def _is_replaced(path: bytes, back: Sight) -> bool:

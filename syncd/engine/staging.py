@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from syncd.errors import SyncdError
+from syncd.errors import SyncdError, TargetBusy
 from syncd.system import flocks
 
 CONFLICTS = "conflicts"
@@ -36,7 +36,8 @@ class Staging:
             return
         if self.where.name.endswith(".syncd") and flocks.take(self.fd):
             with contextlib.suppress(OSError):  # something is kept in it
-                self.where.rmdir()
+                if os.path.samestat(os.fstat(self.fd), self.where.lstat()):
+                    self.where.rmdir()
         os.close(self.fd)
         self.fd = -1
 
@@ -45,9 +46,9 @@ class Staging:
         return f"{time.strftime(ASIDE, time.gmtime(now))}-{cycle}".encode()
 
 
-def places(state: Path, target: Path) -> tuple[Path, ...]:
-    """The directories that can be a target's staging, best first."""
-    return state / "staging", target.parent / f".{target.name}.syncd", target / ".syncd"
+def places(state: Path, target: Path, kind: str = "") -> tuple[Path, ...]:
+    """The directories that can be a target's staging, best first. `kind` ".pull": of what is pulled into it."""
+    return state / "staging", target.parent / f".{target.name}{kind}.syncd", target / f"{kind}.syncd"
 
 
 def kept(place: Path) -> list[tuple[str, bytes]]:
@@ -62,20 +63,35 @@ def kept(place: Path) -> list[tuple[str, bytes]]:
     return found
 
 
-def open_staging(state: Path, target: Path, target_fd: int, side: str = "target") -> Staging:
+def hold_staging(state: Path, target: Path, target_fd: int, kind: str = "") -> Staging:
+    """`open_staging`, held against every other process until it is closed. Raises TargetBusy, too."""
+    while True:
+        staging = open_staging(state, target, target_fd, kind)
+        if not flocks.take_soon(staging.fd):
+            where = staging.where
+            staging.close()
+            raise TargetBusy(
+                f"another process writes into {target} and keeps unfinished files in {where}; wait for its end"
+            )
+        if os.fstat(staging.fd).st_nlink:
+            return staging
+        staging.close()  # whoever had it took it away meanwhile
+
+
+def open_staging(state: Path, target: Path, target_fd: int, kind: str = "") -> Staging:
     """Find and open the staging directory of a target. Raises SyncdError if none of the places works.
 
-    `side` is what a person knows the target as: `pull` writes into his source.
+    `kind` as for `places`; the "target" of a pull is its source.
     """
     tried = []
-    for place in places(state, target):
+    for place in places(state, target, kind):
         try:
             return Staging(place, _prove(place, target_fd))
         except OSError as error:
             tried.append(f"{place} ({errno.errorcode.get(error.errno or 0, '?')})")
     raise SyncdError(
         f"no place for unfinished files shares a mount with {target}: tried {', '.join(tried)}; "
-        f"make the {side} or its parent writable"
+        "make it or the directory above it writable"
     )
 
 

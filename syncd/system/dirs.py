@@ -65,7 +65,8 @@ def make_pair_dir(source: bytes, target: bytes) -> Path:
             f"the state directory {state} cannot be made: {error.strerror}. Make room or give the right to write there, or "
             "set XDG_STATE_HOME to another directory"
         ) from None
-    if (owner := state.stat().st_uid) not in (os.geteuid(), _owner_in(state)):
+    owner = state.stat().st_uid
+    if owner != os.geteuid() and owner != _owner_in(state):
         raise Refused(
             f"{state} belongs to user {owner}: what is written there now, that user could not read. Run syncd as that user, "
             "or set XDG_STATE_HOME to a directory of your own"

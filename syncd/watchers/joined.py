@@ -39,6 +39,7 @@ class Joined:
         self._kernel = kernel
         self._whole = whole
         self._poll: PollWatcher | None = None
+        self._fstype = ""
         self._places: tuple[bytes, ...] = ()
         self._closed = self._cancelled = False
         self.read: Callable[[], Hints] = inner.read  # see the protocol; nothing stands between while nothing is polled
@@ -79,11 +80,14 @@ class Joined:
         if not self._places:
             self._end_polling()
             return
+        fstype = next((place.fstype for place in lying.values() if place.lies), "")
+        if self._poll is not None and fstype not in ("", self._fstype):  # of which the sweeps have to know
+            self._end_polling()
         if self._poll is None:
             from syncd.watchers.poll import PollWatcher  # late: few need it, and it loads concurrent.futures
 
-            fstypes = [place.fstype for place in lying.values() if place.lies]
-            poll = PollWatcher(self._path, self._kernel, fstypes[0] if fstypes else "")
+            poll = PollWatcher(self._path, self._kernel, fstype)
+            self._fstype = fstype
             self._polled.register(poll.fd, select.EPOLLIN)
             self._poll = poll
             if self._cancelled:  # between the making and now

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from syncd.control.opening import open_pair, resolve
+from syncd.engine.cycle import cycle
 from syncd.errors import Refused, TargetBusy, UsageError
+from syncd.model.change import Batch
 from syncd.model.settings import Settings
 from syncd.system import flocks
 from syncd.system.dirs import pair_dir
@@ -366,10 +368,30 @@ def test_an_empty_argument_is_not_the_current_directory(source: bytes, target: b
 
 def test_what_a_killed_process_began_to_save_goes(pair, kernel):
     open_pair(pair, kernel, quiet).close()
-    left = pair_dir(pair.source, pair.target) / ".save-abc"
+    state = pair_dir(pair.source, pair.target)
+    left, under_way = state / ".save-abc", state / ".save-def"
     left.touch()
+    os.utime(left, (1, 1))
+    under_way.touch()
     open_pair(pair, kernel, quiet).close()
-    assert not left.exists()
+    assert (left.exists(), under_way.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("compared", [True, False])
+def test_a_boot_is_noted_only_when_everything_was_compared(pair, kernel, monkeypatch, compared):
+    """A run that ended before that leaves the next one as much in doubt."""
+    first = open_pair(pair, kernel, quiet)
+    first.pair.baseline.note(met=True)
+    first.close(clean=False)
+    monkeypatch.setattr("syncd.control.opening.boot_id", lambda: "another boot")
+    second = open_pair(pair, kernel, quiet)
+    assert not second.pair.trusted
+    if compared:
+        assert cycle(second.pair, Batch(everything=True)).in_sync
+    second.close(clean=False)
+    third = open_pair(pair, kernel, quiet)
+    assert third.pair.trusted == compared
+    third.close()
 
 
 def test_a_staging_that_another_run_uses_is_left_to_it(tmp_path, pair, kernel):

@@ -223,15 +223,34 @@ def test_an_absence_waits_while_a_root_cannot_be_looked_at(runner):
 
 @pytest.mark.parametrize("halt", [None, Halt("no")])
 def test_what_was_named_is_looked_at_also_after_a_look_at_everything(runner, monkeypatch, halt):
-    """Which believes the fingerprint of a file that changed twice in one tick."""
+    """Which believes the fingerprint of a file that changed twice in one tick. The answer is of both looks."""
     tried = []
-    monkeypatch.setattr(runner, "_full_cycle", lambda batch: CycleReport(1, True, halt=halt))
-    monkeypatch.setattr(runner, "_try", lambda batch: tried.append(batch) or CycleReport(2, False))
+    problem = Problem(b"b", 5, "read")
+    full = CycleReport(1, True, put=3, halt=halt, busy=(b"c",), problems=(problem,))
+    monkeypatch.setattr(runner, "_full_cycle", lambda batch: runner._after(full, batch))
+    monkeypatch.setattr(
+        runner, "_try", lambda batch: tried.append(batch) or CycleReport(2, False, put=1, drift={"x": 1})
+    )
     monkeypatch.setattr("syncd.control.runner.takes_rules_away", lambda *_: False)
     runner.pair.rules, runner.pair.doubted = None, []
-    batch = Batch(frozenset([b".syncdignore", b"a"]), since=3.0)
-    assert runner._cycle(batch).number == 1
-    assert tried == ([] if halt else [batch])
+    done = runner._cycle(Batch(frozenset([b".syncdignore", b"a"]), since=3.0))
+    if halt:
+        assert not tried
+        full = full._replace(halt=None)
+        runner._cycle(Batch(everything=True))
+    assert tried == [Batch(frozenset([b".syncdignore", b"a"]))]
+    if not halt:
+        assert (done.number, done.full, done.put, done.problems) == (1, True, 4, (problem,))
+        assert runner.status.last == done
+
+
+def test_looks_again_come_after_ever_longer_pauses(runner, monkeypatch):
+    monkeypatch.setattr("syncd.control.runner.time.monotonic", lambda: 100.0)
+    pauses = []
+    for number in range(AGAIN_MOST):
+        runner._after(CycleReport(number, False, again=frozenset([b"x"])), Batch(frozenset([b"x"])))
+        pauses.append(max(0.0, runner._due() - 100.0))
+    assert pauses == pytest.approx([0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32])
 
 
 def test_a_copy_that_comes_later_and_does_not_fit_halts_the_watch_and_does_not_end_it(runner, monkeypatch):

@@ -33,9 +33,7 @@ class Engine:
 
     def __init__(self):
         self.status = Status(SOURCE, TARGET, "pure", "inotify", "the default", state=State.IN_SYNC, cycles=3, pid=7)
-        self.pair = SimpleNamespace(control=SimpleNamespace(entries=11, bytes=22), has_lost_target=False)
-        self.started = threading.Event()
-        self.started.set()
+        self.pair = SimpleNamespace(control=SimpleNamespace(entries=11, bytes=22))
         self.flushed = Flushed(cycles=2)
         self.done = CycleReport(4, True, put=1, removed=2)
         self.approved = []
@@ -60,6 +58,9 @@ class Engine:
 
     def sync(self):
         return self.done
+
+    def look_at_target(self):
+        pass
 
     def approve(self, identity):
         self.approved.append(identity)

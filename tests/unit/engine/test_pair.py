@@ -10,16 +10,19 @@ import pytest
 
 from syncd.engine.baseline import Baseline
 from syncd.engine.cycle import cycle
-from syncd.engine.pair import SECOND_LOOK, Pair
+from syncd.engine.pair import NOWHERE, SECOND_LOOK, Pair
 from syncd.engine.plan import plan_mirror
 from syncd.engine.staging import Staging, open_staging
 from syncd.errors import FirstMeeting
 from syncd.kernel.contract import Look
 from syncd.model.change import Batch, Line, Row
+from syncd.model.entry import Agreed, Fingerprint, Kind
 from syncd.model.plan import Plan, Verb
 from syncd.model.report import CycleReport, Halt, Problem
 from syncd.model.settings import Settings
 from tests.fakes import FakeDiff, fingerprint
+
+SEEN = Fingerprint(5, 1, 1, 7, 0o100644)
 
 
 @pytest.fixture
@@ -213,10 +216,16 @@ def test_removals_at_the_top_are_explained_by_the_roots_own_times(pair, tmp_path
     assert done.removed == (200 if told else 0)
 
 
-@pytest.mark.parametrize(("op", "trusted"), [("scan", False), ("read", False), ("mount", False), ("busy", True)])
-def test_what_could_not_be_compared_is_not_trusted_after_a_crash(pair, op, trusted):
-    pair.trusted = False
+def test_after_a_crash_what_could_not_be_compared_goes_on_being_doubted(pair):
+    """And only that: the container's later edits elsewhere are no damage."""
+    pair.trusted, pair.run = False, {"boot": "this one"}
+    agreed = Agreed(Kind.FILE, 0o644, 1, b"x" * 16, None, SEEN, SEEN)
+    pair.baseline.settle([(b"d/unread", agreed), (b"read", agreed)])
     with pair.roots() as roots:
         pair.recognise(roots)
-        pair.finished(CycleReport(1, True, problems=(Problem(b"x", 5, op),)), roots, Batch(everything=True))
-    assert pair.trusted == trusted
+        problems = (Problem(b"d", 13, "scan"), Problem(b"read", 11, "busy"))
+        pair.finished(CycleReport(1, True, problems=problems), roots, Batch(everything=True))
+    assert pair.trusted
+    assert pair.baseline.notes["run"] == {"boot": "this one"}
+    assert pair.baseline.base.get(b"d/unread").target == NOWHERE
+    assert pair.baseline.base.get(b"read").target == SEEN
