@@ -63,6 +63,7 @@ def _relative(given: bytes, settings: Settings) -> bytes:
 def _look(settings: Settings, path: bytes) -> dict[str, Any]:
     from syncd.control.reading import open_roots
     from syncd.engine.baseline import Baseline
+    from syncd.engine.covered import covered
     from syncd.engine.ignore import compile_rules
     from syncd.engine.report import problem
     from syncd.engine.scan import scan
@@ -75,7 +76,7 @@ def _look(settings: Settings, path: bytes) -> dict[str, Any]:
     kernel = load()
     rules = compile_rules(kernel, settings)
     base = Baseline(kernel, pair_dir(settings.source, settings.target), reading=True).base
-    with open_roots(settings, kernel) as (source, target):
+    with open_roots(settings, kernel, covered(settings.target, base, rules)) as (source, target):
         looks = [Look(path, False), Look(path.rpartition(b"/")[0], False)]
         sight = scan(kernel, (source, target), rules, base, looks, kernel.control(), exact=True)
         states = [kernel.stat_many(root, [path])[0] for root in (source, target)]

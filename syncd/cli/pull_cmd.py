@@ -45,25 +45,30 @@ def command(
     """
     from syncd.control.opening import resolve
     from syncd.engine.baseline import Baseline
+    from syncd.engine.covered import covered
     from syncd.engine.ignore import compile_rules
     from syncd.engine.pull import pull
     from syncd.kernel.choose import load
-    from syncd.system.dirs import make_pair_dir
+    from syncd.system.dirs import make_pair_dir, pair_dir
     from syncd.system.identity import identity
 
     settings = resolve(source, target, settings, create=False)
     named = [_relative(path, settings) for path in paths]
     kernel = load()
-    state = make_pair_dir(settings.source, settings.target)
-    settings = with_rules_of_watch(settings, state, needed=True)
-    baseline = Baseline(kernel, state, reading=True)
-    if not os.path.isdir(settings.target) or baseline.notes.get("target") != identity(settings.target):
+    state = pair_dir(settings.source, settings.target)
+    notes = Baseline(kernel, state, reading=True).notes
+    met = notes.get("met") and os.path.isdir(settings.target) and notes.get("target") == identity(settings.target)
+    if not met:
         raise Refused(
             f"TARGET {display(settings.target)} is not the directory that SOURCE was mirrored into: what it lacks, nobody "
             "removed there. Nothing was pulled; run syncd sync first, or copy by hand"
         )
+    state = make_pair_dir(settings.source, settings.target)
+    settings = with_rules_of_watch(settings, state, needed=True)
+    baseline = Baseline(kernel, state, reading=True)
     rules = compile_rules(kernel, settings)
-    roots = kernel.open_root(settings.source), kernel.open_root(settings.target)
+    hidden = covered(settings.target, baseline.base, rules)
+    roots = kernel.open_root(settings.source), kernel.open_root(settings.target, hidden)
     control = kernel.control()
     try:
         done = _until_end(

@@ -6,7 +6,7 @@ Works beside a running watch: a baseline is read as it stands on disk.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from syncd.control.opening import check_others, check_swapped
 from syncd.engine.baseline import Baseline
+from syncd.engine.covered import covered
 from syncd.engine.foretell import foretell
 from syncd.engine.guard import Guard
 from syncd.engine.ignore import compile_rules
@@ -64,7 +65,7 @@ def read(
     another = baseline.notes.get("target", here) != here  # a cycle would begin anew with it
     base = kernel.empty_base() if another else baseline.base
     control = kernel.control()
-    with open_roots(settings, kernel) as roots:
+    with open_roots(settings, kernel, covered(settings.target, base, rules)) as roots:
         source = kernel.scan(roots[0], rules, Side.SOURCE, kernel.empty_base(), None, control) if by_content else None
         sight = scan(kernel, roots, rules, base, None, control, exact=True, trusted=not by_content, source=source)
         shut = find_shut(roots[1], base, sight)
@@ -95,8 +96,11 @@ def _halt(settings: Settings, baseline: Baseline, plan: Plan, *, first: bool, ap
 
 
 @contextmanager
-def open_roots(settings: Settings, kernel: Kernel) -> Iterator[tuple[Root, Root]]:
-    """Both roots, to be read; a target that is not there yet is as good as empty. Raises SyncdError."""
+def open_roots(settings: Settings, kernel: Kernel, hidden: Collection[bytes] = ()) -> Iterator[tuple[Root, Root]]:
+    """Both roots, to be read; a target that is not there yet is as good as empty. Raises SyncdError.
+
+    `hidden` are paths of the target over which something is mounted.
+    """
     with ExitStack() as opened:
         roots = []
         for name, path in (("SOURCE", settings.source), ("TARGET", settings.target)):
@@ -107,7 +111,8 @@ def open_roots(settings: Settings, kernel: Kernel) -> Iterator[tuple[Root, Root]
                     f"{name} {display(path)} cannot be read; give this user the right to read and enter it"
                 )
             try:
-                roots.append(opened.enter_context(closing(kernel.open_root(path))))
+                root = kernel.open_root(path, hidden if name == "TARGET" else ())
+                roots.append(opened.enter_context(closing(root)))
             except OSError as error:
                 raise SyncdError(f"{name} {display(path)} cannot be opened: {error.strerror}") from None
         yield roots[0], roots[1]

@@ -181,7 +181,7 @@ class Runner:
         done = self._full_cycle(EVERYTHING)
         try:
             while self._again and not self._stopping.wait(self._again_due - time.monotonic()):
-                again, self._again = self._again, NONE
+                again, self._again = self._again | self._troubled_places(), NONE
                 done = self._as_one(done, self._cycle(Batch(again, deep=again)))
         finally:
             on_report(done)
@@ -509,7 +509,7 @@ class Runner:
         problems = done.problems if done.full or not old.problems else merge_problems(old.problems, done, batch)
         self._show(
             state=State.APPLYING if done.cut else self._state(done.halt), cycles=done.number, last=done, last_at=now, lags=self._lags,
-            entries=done.entries or old.entries, problems=problems, busy=tuple(self._busy),
+            entries=old.entries if done.halt else done.entries, problems=problems, busy=tuple(self._busy),
             drift=done.drift if done.full else old.drift, drift_at=now if done.full else old.drift_at,
             others=len(done.others) if done.full else old.others, halt=done.halt,
             bound=self.watch.watcher.bound, watched=self.watch.coverage.watched,

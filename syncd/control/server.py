@@ -66,6 +66,8 @@ class Server:
                 await writer.drain()
         except (ConnectionError, ValueError, asyncio.LimitOverrunError):
             pass  # the other side went away or sent no line
+        except asyncio.CancelledError:
+            pass  # the loop is ending, and whoever made this task looks only at its error
         finally:
             writer.close()
 

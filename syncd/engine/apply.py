@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass, field
 
 from syncd.engine.baseline import Baseline
@@ -23,7 +24,9 @@ from syncd.model.change import Line
 from syncd.model.plan import Plan, Verb
 
 SLICE = 2000
-MISSES = 10  # entries in a row for which there is no room, after which the target counts as full
+MISSES = 10  # entries in a row for which there is no room, after which a target with less than LITTLE counts as full
+MOST = 100  # the same where more is free: each of them may have filled it before it failed
+LITTLE = 64 << 10  # bytes
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -111,7 +114,7 @@ def apply(
                 size = min(size * 2, SLICE)
             elif start == before and size == 1:
                 misses.append(Trouble(actions.path(start), stopped, "write", Side.TARGET))
-                if stopped not in NO_ROOM or len(misses) == MISSES:
+                if stopped not in NO_ROOM or len(misses) >= (MISSES if _is_full(options.staging) else MOST):
                     return start, stopped
                 start += 1
             else:
@@ -128,3 +131,8 @@ def apply(
         start, applied.stopped = squeeze(actions, start)
     applied.cut = start < len(actions) and control.cancelled
     return applied
+
+
+def _is_full(fd: int) -> bool:
+    about = os.fstatvfs(fd)
+    return about.f_bavail * about.f_frsize < LITTLE or (about.f_files > 0 and about.f_favail == 0)

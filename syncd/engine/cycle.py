@@ -59,18 +59,21 @@ def cycle(
             sight = _scan(pair, roots, batch, full=full, watch=watch)
         while sight.target.troubles and open_shut(roots[1], pair.baseline.base, sight):
             sight = _scan(pair, roots, batch, full=full)
+        if pair.is_covered_anew():  # while it was looked at: that may have been seen, and must not be learnt
+            return CycleReport(number, full, time.monotonic() - began, again=frozenset([b""]))
         diff, plan = _decide(pair, roots, batch, sight, policy, full=full, looked=began)
         while wait is not None and (due := pair.second_look_due) is not None and not pair.control.cancelled:
             wait(due - time.monotonic())
             looked = time.monotonic()
             sight = _scan(pair, roots, batch, full=full)
             diff, plan = _decide(pair, roots, batch, sight, policy, full=full, looked=looked)
-        if pair.foreign:
+        if pair.foreign or pair.emptied:
             plan = plan._replace(unexplained=plan.removals)
         takes = bool(plan.removals or plan.counts[Line.CONFLICT])
         bare = takes and is_bare(roots[0])
-        checked = pair.guard.check(plan, began, bare=bare, replaced=pair.replaced)
+        checked = pair.guard.check(plan, began, bare=bare, replaced=pair.replaced, emptied=pair.emptied)
         if isinstance(checked, Halt):
+            pair.emptied |= bare
             return report_halt(number, checked, full=full, took=time.monotonic() - began, notes=plan.notes)
         if announce is not None:
             announce(sight, diff)

@@ -11,6 +11,7 @@ from syncd.model.report import Halt
 WINDOW = 60.0  # seconds over which removals are summed
 SHARE = 0.5
 COUNT = 100
+TENTH = 0.1  # of the entries: a source that was empty and lacks more is still being filled
 
 
 class Guard:
@@ -21,7 +22,9 @@ class Guard:
         self.approved = ""
         self._past: deque[tuple[float, int]] = deque()
 
-    def check(self, plan: Plan, now: float, *, bare: bool = False, replaced: bool = False) -> Plan | Halt:
+    def check(
+        self, plan: Plan, now: float, *, bare: bool = False, replaced: bool = False, emptied: bool = False
+    ) -> Plan | Halt:
         """Let `plan` through, or say why not. A halt remembers nothing: ask again with a new plan."""
         while self._past and now - self._past[0][0] > WINDOW:
             self._past.popleft()
@@ -32,6 +35,9 @@ class Guard:
             return Halt("the source is empty, the target is not", plan.id, plan.removals)
         if replaced and plan.unexplained:
             return Halt("the source is another directory than before and lacks entries", plan.id, plan.removals)
+        if emptied and plan.unexplained > TENTH * plan.known:
+            reason = f"the source was empty a moment ago and still lacks {plan.unexplained} of {plan.known} entries"
+            return Halt(reason, plan.id, plan.removals)
         if self.mode == "roots" or not plan.unexplained:
             return plan
         past = sum(count for _, count in self._past)

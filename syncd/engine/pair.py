@@ -9,6 +9,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from syncd.engine.baseline import Baseline
+from syncd.engine.covered import covered
 from syncd.engine.guard import Guard
 from syncd.engine.ignore import compile_rules
 from syncd.engine.scan import Sight
@@ -52,9 +53,11 @@ class Pair:
         self.run: dict[str, object] = {}  # where this run stands (boot and mount); noted when they are believed
         self.calm = False  # a cycle may go without the guards' memory: no doubt, and the first full cycle has ended
         self.foreign = False  # the source root was made anew, or on another filesystem: its times vouch for no removal
+        self.emptied = False  # it was found empty: its own time, when it fills again, vouches for no removal either
         self._moved = False  # it is another inode than the one first seen
         self._another = False  # it is another one than in the last run
         self._births: list[tuple[int, int]] = []  # of both roots
+        self.covered: frozenset[bytes] = frozenset()  # what is mounted over parts of the target
         self.lying = False  # events of the source, or of a mount below it, may be missing, and an absence be a mistake
         self._seen: list[tuple[int, int] | None] = [None, None]
         self._identity: list[int] | None = None  # of the source, as far as it is noted
@@ -81,9 +84,18 @@ class Pair:
             places = mounts.unheard(self.settings.source).items()
         except OSError:
             return  # no descriptor is left: what was known holds
+        self.covered = covered(self.settings.target, self.baseline.base, self.rules)
         self.lying = any(place.lies and not self.rules.excluded(path, True) for path, place in places)
         if not self.lying:
             self._absent, self._believed = {}, frozenset()
+
+    def is_covered_anew(self) -> bool:
+        """Whether something was mounted over a part of the target that was not so far. Raises OSError."""
+        now = covered(self.settings.target, self.baseline.base, self.rules)
+        if now <= self.covered:
+            return False
+        self.covered = now
+        return True
 
     def roots(self) -> Opening:
         """Both roots, for a `with`: opened anew and compared with what this run first saw; else why not.
@@ -339,15 +351,19 @@ class Pair:
             self._doubt([problem.path for problem in done.problems if problem.op in UNSEEN])
             self.baseline.note(run=self.run)
             self.trusted = True
-        if self.replaced:
+        if self.replaced and not self.doubted:  # a doubted absence is still to be judged by it
             self._seen[0] = (roots[0].device, roots[0].inode)
             self._births[0] = birth(roots[0].fd)
             self._moved = self.foreign = self._another = False
-        if batch.everything and (source := identity(self.settings.source)) != self._identity:
+        self.emptied = False
+        if batch.everything and not self.doubted and (source := identity(self.settings.source)) != self._identity:
             self.baseline.note(source=source)
             self._identity = source
         self.calm = (
-            not self.lying and self.trusted and bool(self.baseline.notes.get("met")) and len(self.baseline.base) > 0
+            not (self.lying or self.covered)
+            and self.trusted
+            and bool(self.baseline.notes.get("met"))
+            and len(self.baseline.base) > 0
         )
         self.baseline.checkpoint_if_due()
 
@@ -385,7 +401,7 @@ class Opening:
         settings, opened = self._pair.settings, self._opened
         try:
             opened.append(self._pair.kernel.open_root(settings.source))
-            opened.append(self._pair.kernel.open_root(settings.target))
+            opened.append(self._pair.kernel.open_root(settings.target, self._pair.covered))
         except OSError as error:
             name, path = ("target", settings.target) if opened else ("source", settings.source)
             return Halt(f"the {name} {display(path)} cannot be opened: {error.strerror}")

@@ -42,7 +42,7 @@ from syncd.kernel.contract import (
 )
 from syncd.model.change import Line, Row
 from syncd.model.entry import Entry, Kind
-from syncd.model.path import ancestors, display, is_within, name
+from syncd.model.path import ancestors, any_above, display, is_within, name
 from syncd.model.plan import Verb
 from syncd.model.report import Problem
 from syncd.model.settings import Settings
@@ -240,7 +240,12 @@ class _Pull:
         """What `write` would come to, as far as that can be known without writing."""
         self.rows = {row.path: row for row in seen.rows}
         left_out = (*self.settings.overlays, *self.spared)
-        removed = [row.path for row in seen.rows if not row.source and _is_directory(row.target)]
+        replaced = {row.path for row in seen.rows if row.source and _is_directory(row.target)}  # as a whole
+        removed = [
+            row.path
+            for row in seen.rows
+            if not row.source and _is_directory(row.target) and not any_above(row.path, replaced)
+        ]
         kept = {path for path in removed if holds_excluded(self.source.fd, path, self.rules)}
         for row in seen.rows:
             trouble = self._unreadable(row)
@@ -352,6 +357,10 @@ class _Pull:
         for side, state in (("target", theirs), ("source", ours)):
             if isinstance(state, Entry) and state.kind is Kind.OTHER:
                 return f"the {side} {SPECIAL}, which is not mirrored"
+        above_states = zip(ancestors(path), self.kernel.stat_many(self.target, [*ancestors(path)]), strict=True)
+        for place, state in above_states if theirs is None else ():
+            if isinstance(state, Entry) and state.kind is not Kind.DIR:
+                return f"the target holds something else than a directory at {display(place)}: name that"
         if theirs is None and (gone := self._topmost_missing(path)) != path:
             return f"the target lacks {display(gone)}, which holds it: name that"
         return "both sides hold the same"

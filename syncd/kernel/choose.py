@@ -10,7 +10,7 @@ from typing import cast
 from syncd.errors import SyncdError, UsageError
 from syncd.kernel.contract import Kernel
 
-ABI = 4  # what this Python expects of the native body; a stale build differs
+ABI = 5  # what this Python expects of the native body; a stale build differs
 
 
 @cache

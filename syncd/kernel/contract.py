@@ -317,8 +317,10 @@ class Kernel(Protocol):
     def control(self) -> Control:
         """A new control block: not cancelled, counters at 0."""
 
-    def open_root(self, path: bytes) -> Root:
+    def open_root(self, path: bytes, covered: Collection[Raw] = ()) -> Root:
         """Open the directory `path` (absolute; links in it are followed, it is the user's word).
+
+        `covered` are paths below it where something is mounted over what belongs to it: they are out of sight.
 
         Raises OSError (ENOENT, ENOTDIR, EACCES, ...).
         """
@@ -352,8 +354,8 @@ class Kernel(Protocol):
         the last 5 seconds: before Linux 6.13 two writes within some milliseconds leave the same times, and of the
         second one only the word that named it tells. Excluded names are passed over. Mount points
         are crossed; where `known` says mount and the directory now lies on its parent's device,
-        the mount is gone: trouble (ENODEV, "mount") at that path; so it is (EBUSY, "mount") where in the target
-        something was mounted over the directory that `known` has.
+        the mount is gone: trouble (ENODEV, "mount") at that path; so it is (EBUSY, "mount") at each path that the
+        root was opened with as covered.
         `force` asks the file's server (`statx` AT_STATX_FORCE_SYNC).
 
         scope None: everything. Else only these places, and `Tree.scope` tells what that came to:

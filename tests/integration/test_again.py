@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.compare import assert_equal, read_tree
 from tests.integration.conftest import Place
-from tests.integration.watching import environment, run, watching
+from tests.integration.watching import environment, run, watching, without_rights
 from tests.machine import eventually, needs_root, tmpfs
 
 pytestmark = pytest.mark.kernel
@@ -169,3 +170,22 @@ def test_one_run_looks_again_at_what_changed_under_it(place: Place) -> None:
     record = json.loads(done.stdout)
     assert (done.returncode, record["in_sync"], len(record["set_aside"])) == (0, True, 1), done.stderr
     assert_equal(place.source, place.target)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="needs setpriv to drop root")
+def test_a_directory_that_nobody_may_write_gets_what_it_holds(place: Place) -> None:
+    """Also for root without the right to pass over modes, as in many containers."""
+    pair, env = (str(place.source), str(place.target)), environment(place.home)
+    shut = place.source / "dir"
+    try:
+        for text in ("first", "second"):
+            shut.chmod(0o755)
+            (shut / "b.txt").write_text(text)
+            (shut / text).write_text("new")
+            shut.chmod(0o555)
+            done = run("sync", *pair, env=env, prefix=without_rights())
+            assert done.returncode == 0, done.stderr
+            assert_equal(place.source, place.target)
+    finally:
+        shut.chmod(0o755)
+        (place.target / "dir").chmod(0o755)

@@ -334,3 +334,40 @@ def test_a_pull_into_a_source_that_cannot_be_written_says_so(place: Place) -> No
         done = run("pull", str(source / "m"), str(target), "a.txt", env=env)
         assert (done.returncode, "make it or the directory above it writable" in done.stderr) == (1, True), done.stderr
     assert (source / "a.txt").read_text() == "a"
+
+
+def test_a_pull_from_a_target_that_was_never_mirrored_is_refused_after_a_refused_meeting_too(
+    place: Place, tmp_path: Path
+) -> None:
+    source, target, home = place
+    env = environment(home)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.txt").write_text("another")
+    (other / "own").write_text("mine")
+    assert run("sync", str(source), str(target), env=env).returncode == 0
+    assert run("pull", str(other), str(target), ".", "--force", env=env).returncode == 5
+    known = sorted((home / "state" / "syncd").iterdir())
+    assert len(known) == 1, "a refused pull makes no pair known"
+    assert run("sync", str(other), str(target), env=env).returncode == 5
+    done = run("pull", str(other), str(target), ".", "--force", env=env)
+    assert (done.returncode, "is not the directory" in done.stderr) == (5, True), done.stderr
+    assert {path.name: path.read_text() for path in other.iterdir()} == {"a.txt": "another", "own": "mine"}
+
+
+def test_a_dry_run_of_a_pull_lets_a_directory_be_replaced_with_all_it_holds(place: Place) -> None:
+    source, target, home = place
+    env = environment(home)
+    (source / "d" / "d").mkdir(parents=True)
+    (source / "d" / "d" / "a").write_text("1")
+    (source / "d" / "d" / "x.log").write_text("ignored")
+    rules = ("--ignore", "*.log")
+    assert run("sync", str(source), str(target), *rules, env=env).returncode == 0
+    shutil.rmtree(target / "d")
+    (target / "d").write_text("a file")
+    missing = run("pull", str(source), str(target), "d/d/a", *rules, env=env)
+    assert "something else than a directory at d" in missing.stderr
+    shown = run("pull", str(source), str(target), ".", *rules, "--dry-run", "--json", env=env)
+    done = run("pull", str(source), str(target), ".", *rules, "--json", env=env)
+    assert (shown.returncode, done.returncode) == (0, 0), shown.stderr + done.stderr
+    assert json.loads(shown.stdout)["pulled"] == json.loads(done.stdout)["pulled"]

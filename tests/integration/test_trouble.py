@@ -526,6 +526,75 @@ def test_a_source_whose_events_lie_from_now_on_is_polled(place: Place, tmp_path:
 
 @needs_root
 @pytest.mark.timeout(120)
+def test_nothing_is_written_through_a_mount_in_the_target(place: Place, tmp_path: Path) -> None:
+    """A directory and a file of the source itself, and a file from elsewhere, that look like what they cover."""
+    source, target, home = place
+    for name in ("one", "two"):
+        (source / name).mkdir()
+        (source / name / "same").write_text("same")
+        (source / name / "gone").write_text("same")
+        (source / f"{name}.txt").write_text("same")
+    outside = tmp_path / "outside"
+    outside.write_text("same")
+    with watching(source, target, home) as watch, ExitStack() as mounts:
+        mounts.enter_context(mounted_file(target / "two", source / "one"))
+        mounts.enter_context(mounted_file(target / "two.txt", source / "one.txt"))
+        mounts.enter_context(mounted_file(target / "a.txt", outside))
+        covered = {("two", errno.EBUSY), ("two.txt", errno.EBUSY), ("a.txt", errno.EBUSY)}
+        eventually(lambda: problems(watch) == covered, "a mount is no problem")
+        (source / "two" / "same").write_text("EDIT")
+        (source / "two" / "gone").unlink()
+        (source / "two.txt").write_text("EDIT")
+        (source / "a.txt").write_text("EDIT")
+        assert watch.flush() == 3
+        assert watch.run("verify").returncode == 3
+        assert watch.run("pull", ".").returncode == 3
+        assert {path.read_text() for path in ((source / "one" / "same"), (source / "one.txt"), outside)} == {"same"}
+        assert (source / "one" / "gone").exists()
+        mounts.close()
+        assert_recovers(watch)
+        assert not watch.status()["drift"]
+
+
+@needs_root
+@pytest.mark.timeout(120)
+def test_a_source_that_is_replaced_by_one_whose_events_lie_halts(place: Place, tmp_path: Path) -> None:
+    """Also the second look at what it lacks."""
+    source, target, home = place
+    fill(source)
+    behind = tmp_path / "behind"
+    behind.mkdir()
+    (behind / "a.txt").write_text("a")
+    with watching(source, target, home) as watch:
+        before = read_tree(target)
+        with faulty(behind, source):
+            assert_halts(watch, "another directory")
+            assert watch.flush() == 5
+            assert read_tree(target).keys() == before.keys()
+        assert_recovers(watch)
+
+
+def test_a_source_that_was_emptied_and_fills_slowly_takes_nothing_away(place: Place) -> None:
+    source, target, home = place
+    fill(source, files=30)
+    with watching(source, target, home) as watch:
+        before = read_tree(target)
+        aside = source.with_name("aside")
+        aside.mkdir()
+        for path in sorted(source.iterdir()):
+            path.rename(aside / path.name)
+        assert_halts(watch, "empty")
+        for path in sorted(aside.iterdir()):
+            path.rename(source / path.name)
+            if len(read_tree(source)) < 0.85 * len(before):
+                assert watch.flush() == 5
+                assert "was empty" in watch.status()["halt"]["reason"]
+                assert read_tree(target).keys() == before.keys()
+        assert_recovers(watch)
+
+
+@needs_root
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("deed", ["edited", "removed", "both while down"])
 def test_what_the_source_does_below_a_directory_that_is_covered_in_the_target(place: Place, deed: str) -> None:
     """Nothing goes into what was mounted over it, and nothing of the mirror's own is taken for the container's."""

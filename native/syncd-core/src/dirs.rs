@@ -1,5 +1,6 @@
 //! Directories below a root, reached by descriptor and never through a link.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -36,6 +37,8 @@ pub struct Root {
     pub device: u64,
     /// Its inode.
     pub inode: u64,
+    /// Where something is mounted over what belongs to it: that is out of sight.
+    pub covered: BTreeSet<Vec<u8>>,
 }
 
 impl Root {
@@ -49,7 +52,18 @@ impl Root {
             fd,
             device: meta.device,
             inode: meta.print.inode,
+            covered: BTreeSet::new(),
         })
+    }
+
+    /// The mount that covers a path, if one does.
+    pub fn cover<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+        if self.covered.is_empty() {
+            return None;
+        }
+        path::above(path)
+            .chain(Some(path))
+            .find(|above| self.covered.contains(*above))
     }
 
     /// Its descriptor.

@@ -89,8 +89,8 @@ impl Ways<'_> {
         Err(Errno::AGAIN)
     }
 
-    /// Mark a directory on another device than the one above it. An error: what the baseline knows is out of sight.
-    /// In the source, it was a mount point and is none now; in the target, something was mounted over it.
+    /// Mark a directory on another device than the one above it. An error: it was a mount point when the
+    /// baseline was written and is none now, so what was in it is not gone but out of sight.
     pub fn judge_mount(
         &self,
         seen: &mut Seen,
@@ -99,19 +99,7 @@ impl Ways<'_> {
         known: Option<&Agreed>,
     ) -> Result<(), Errno> {
         seen.mount = device != above;
-        let Some(row) = known else { return Ok(()) };
-        let inode = row.target().inode;
-        match self.side {
-            Side::Source if row.mount && !seen.mount => Err(Errno::NODEV),
-            Side::Target
-                if seen.mount
-                    && row.kind == Kind::Dir
-                    && inode != 0
-                    && inode != seen.print.inode =>
-            {
-                Err(Errno::BUSY)
-            }
-            _ => Ok(()),
-        }
+        let lost = self.side == Side::Source && !seen.mount && known.is_some_and(|row| row.mount);
+        if lost { Err(Errno::NODEV) } else { Ok(()) }
     }
 }

@@ -400,7 +400,8 @@ impl<'a> Scan<'a> {
 
     /// What stands at one place, if it is a usual directory or no directory, and no trouble.
     fn peek(&mut self, look: &Look) -> Option<Seen> {
-        if look.path.is_empty() || self.ways.control.is_cancelled() {
+        let covered = self.ways.root.cover(&look.path).is_some();
+        if look.path.is_empty() || covered || self.ways.control.is_cancelled() {
             return None;
         }
         if let (false, Some(seen)) = (look.deep, self.usual_dir(&look.path)) {
@@ -431,6 +432,13 @@ impl<'a> Scan<'a> {
         }
         if path.is_empty() {
             self.tree.root = Some(Seen::new(&self.ways.root.check()?));
+            return Ok(());
+        }
+        if let Some(top) = self.ways.root.cover(path) {
+            let troubles = &mut self.tree.troubles;
+            if !troubles.iter().any(|trouble| *trouble.path == *top) {
+                troubles.push(self.ways.trouble(top, Errno::BUSY, "mount"));
+            }
             return Ok(());
         }
         if let (false, Some(seen)) = (look.deep, self.usual_dir(path)) {

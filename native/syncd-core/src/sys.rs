@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
@@ -100,6 +101,20 @@ pub fn kill_self(stop: bool) {
     unsafe {
         libc::raise(signal);
     }
+}
+
+/// Whether permission bits count also for root, who then lacks `CAP_DAC_OVERRIDE`. Asked of the kernel once.
+pub fn binds_root() -> bool {
+    const DAC_OVERRIDE: u64 = 1 << 1; // linux/capability.h
+    static BINDS: OnceLock<bool> = OnceLock::new();
+    *BINDS.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        let effective = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))
+            .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+        effective.is_some_and(|bits| bits & DAC_OVERRIDE == 0)
+    })
 }
 
 #[cfg(test)]

@@ -360,6 +360,9 @@ impl<'a, 'w> Reader<'a, 'w> {
             if !told.is_some_and(|is_dir| ways.rules.excluded_child(&path, is_dir)) {
                 let row = agreed.and_then(|kid| kid.value.as_ref());
                 match ways.look(fd, name, row) {
+                    _ if ways.root.covered.contains(&path) => {
+                        troubles.push(ways.trouble(&path, Errno::BUSY, "mount"));
+                    }
                     Ok((mut seen, meta)) => {
                         let is_dir = meta.is_dir();
                         if told == Some(is_dir) || !ways.rules.excluded_child(&path, is_dir) {

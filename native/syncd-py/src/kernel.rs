@@ -46,9 +46,21 @@ impl Kernel {
         Control::default()
     }
 
-    fn open_root(&self, py: Python<'_>, path: &[u8]) -> PyResult<Root> {
+    #[pyo3(signature = (path, covered = None))]
+    fn open_root(
+        &self,
+        py: Python<'_>,
+        path: &[u8],
+        covered: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Root> {
         let opened = py.detach(|| syncd_core::dirs::Root::open(path));
-        opened.map(Root::new).map_err(|error| raised(py, &error))
+        let mut root = opened.map_err(|error| raised(py, &error))?;
+        if let Some(covered) = covered {
+            for path in covered.try_iter()? {
+                root.covered.insert(path?.extract()?);
+            }
+        }
+        Ok(Root::new(root))
     }
 
     fn compile_rules(

@@ -17,7 +17,7 @@ mod tree;
 mod watch;
 
 /// The version of the face that `syncd/kernel/choose.py` expects.
-const ABI: u32 = 4;
+const ABI: u32 = 5;
 
 /// Ignore SIGIO in the whole process.
 #[pyfunction]

@@ -39,7 +39,8 @@ from syncd.system import libc
 class PureRoot:
     """A directory opened as one side."""
 
-    def __init__(self, path: bytes) -> None:
+    def __init__(self, path: bytes, covered: Collection[bytes] = ()) -> None:
+        self.covered = frozenset(covered)
         self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         state = os.fstat(self.fd)
         self.device = state.st_dev
@@ -72,8 +73,8 @@ class PureKernel:
     def control(self) -> PureControl:
         return PureControl()
 
-    def open_root(self, path: bytes) -> PureRoot:
-        return PureRoot(path)
+    def open_root(self, path: bytes, covered: Collection[bytes] = ()) -> PureRoot:
+        return PureRoot(path, covered)
 
     def compile_rules(
         self,

@@ -16,6 +16,7 @@ from syncd.kernel.pure.files import (
     hash_file,
     look,
     look_or_none,
+    obeys_modes,
     open_file,
     opened,
     steadily,
@@ -188,7 +189,7 @@ def is_ours(call: Call, dir_fd: int, at: bytes, entry: Entry, agreed: Agreed | N
 def make_writable(fd: int) -> None:
     """Let the owner, if that is this user, change a directory."""
     state = os.fstat(fd)
-    if os.geteuid() == state.st_uid and os.geteuid() != 0 and state.st_mode & 0o700 != 0o700:
+    if obeys_modes() and os.geteuid() == state.st_uid and state.st_mode & 0o700 != 0o700:
         os.chmod(via_proc(fd), (state.st_mode & 0o7777) | 0o700)
 
 

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import xxhash
@@ -26,6 +27,8 @@ DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # only of what was pinned, so no O_NOFOLLOW
 ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+CAP_DAC_OVERRIDE = 1 << 1  # linux/capability.h
 
 
 class Cancelled(Exception):
@@ -223,3 +226,18 @@ def write_all(fd: int, data: bytes, offset: int = 0) -> None:
 def via_proc(fd: int) -> str:
     """A path to just what a descriptor holds, for calls that refuse O_PATH descriptors."""
     return f"/proc/self/fd/{fd}"
+
+
+def obeys_modes() -> bool:
+    """Whether permission bits count for this process: not for root with CAP_DAC_OVERRIDE."""
+    return os.geteuid() != 0 or _binds_root()
+
+
+@cache
+def _binds_root() -> bool:
+    try:
+        with open("/proc/thread-self/status", encoding="ascii") as status:
+            effective = next((line for line in status if line.startswith("CapEff:")), "")
+    except OSError:
+        return False
+    return bool(effective) and not int(effective.split()[1], 16) & CAP_DAC_OVERRIDE

@@ -71,6 +71,7 @@ class Walk:
         self.control = control
         self.force = force
         self.doubtful = inf  # files that changed at this time or later are in doubt
+        self.covered: frozenset[bytes] = getattr(root, "covered", frozenset())
         self.tree = PureTree(None)
         self.troubles: dict[bytes, tuple[int, str]] = {}
 
@@ -141,6 +142,8 @@ class Walk:
         if self.control.cancelled:
             self.troubles.setdefault(path, (errno.ECANCELED, "scan"))
             return
+        if self.is_covered(path):
+            return
         try:
             with directory(self.root.fd, parent(path)) as fd:
                 if not path:
@@ -195,7 +198,7 @@ class Walk:
         directories = []
         for child_name, is_dir in self.names(path, fd).items():
             child = join(path, child_name)
-            if self.rules.excluded_child(child, is_dir):
+            if self.rules.excluded_child(child, is_dir) or self.is_covered(child):
                 continue
             if self.control.cancelled:
                 self.troubles.setdefault(path, (errno.ECANCELED, "scan"))
@@ -225,21 +228,20 @@ class Walk:
         return names
 
     def check_mount(self, path: bytes, state: os.stat_result, above: int) -> bool:
-        """Whether a directory shows what `known` has there. If not, all of that is out of sight: trouble.
-
-        In the source, it was a mount point and is none now; in the target, something was mounted over it.
-        """
-        agreed, mount = self.known.get(path), state.st_dev != above
-        if agreed is None:
-            return True
-        if self.side is Side.SOURCE and agreed.mount and not mount:
+        """Whether a directory is still the mount point that `known` has there, if it has one."""
+        agreed = self.known.get(path)
+        if self.side is Side.SOURCE and agreed and agreed.mount and state.st_dev == above:
             self.troubles.setdefault(path, (errno.ENODEV, "mount"))
             return False
-        covered = mount and agreed.kind == Kind.DIR and agreed.target.inode not in (0, state.st_ino)
-        if self.side is Side.TARGET and covered:
-            self.troubles.setdefault(path, (errno.EBUSY, "mount"))
-            return False
         return True
+
+    def is_covered(self, path: bytes) -> bool:
+        """Whether something is mounted at or above a path, over what belongs to the root: that is trouble."""
+        for place in (path, *ancestors(path)) if self.covered else ():
+            if place in self.covered:
+                self.troubles.setdefault(place, (errno.EBUSY, "mount"))
+                return True
+        return False
 
     def meet(self, path: bytes, error: OSError, not_directory: int = 0) -> None:
         """Absent is not unknown: only the latter is trouble. What concerns the root is neither.

@@ -20,6 +20,7 @@ from syncd.kernel.pure.files import (
     look,
     look_or_none,
     mirrored,
+    obeys_modes,
     step,
     via_proc,
 )
@@ -109,10 +110,9 @@ def make_way(call: Call, fd: int, path: bytes) -> None:
 
 def allow(call: Call, fd: int, path: bytes) -> None:
     """Let this user change a directory of his own that forbids it; its mode comes back at the end."""
-    user = os.geteuid()
-    if user != 0:
+    if obeys_modes():
         state = os.fstat(fd)
-        if state.st_uid == user and state.st_mode & 0o700 != 0o700:
+        if state.st_uid == os.geteuid() and state.st_mode & 0o700 != 0o700:
             os.chmod(via_proc(fd), stat.S_IMODE(state.st_mode) | 0o700)
             call.actions.modes.setdefault(path, stat.S_IMODE(state.st_mode))
 

@@ -119,3 +119,15 @@ class TestRoots:
 def test_roots_mode_leaves_only_the_root_rules():
     made = plan(1000, 1000)
     assert Guard("roots").check(made, 0.0) is made
+
+
+@pytest.mark.parametrize(("gone", "halts"), [(11, True), (10, False)])
+@pytest.mark.parametrize("mode", ["roots", "full"])
+def test_a_source_that_was_empty_has_to_be_filled_again(mode, gone, halts):
+    guard = Guard(mode)
+    checked = guard.check(plan(gone, 100), 0.0, emptied=True)
+    assert isinstance(checked, Halt) == halts
+    if halts:
+        assert "still lacks 11 of 100" in checked.reason
+        guard.approved = checked.id
+        assert not isinstance(guard.check(plan(gone, 100), 0.0, emptied=True), Halt)

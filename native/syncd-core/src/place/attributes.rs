@@ -121,7 +121,7 @@ impl Shop<'_> {
 
     /// Whether a directory of this mode cannot be worked in by us, though it is ours.
     pub fn is_shut(&self, meta: &Meta) -> bool {
-        !self.is_root()
+        self.obeys_modes()
             && meta.uid == self.me.0
             && meta.is_dir()
             && meta.print.mode & 0o300 != 0o300

@@ -109,7 +109,7 @@ impl Shop<'_> {
     ) -> Placed<Meta> {
         let mut want = self.want(theirs);
         let last = want.mode;
-        if !self.is_root() {
+        if self.obeys_modes() {
             want.mode |= 0o300; // else nothing could be put into it
         }
         match retry(|| fs::mkdirat(dir, name, Mode::from_raw_mode(want.mode))) {

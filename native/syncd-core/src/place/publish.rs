@@ -327,7 +327,7 @@ impl Hand<'_> {
                     return Ok(*meta);
                 }
                 let last = want.mode;
-                if !shop.is_root() && last & 0o300 != 0o300 {
+                if shop.obeys_modes() && last & 0o300 != 0o300 {
                     want.mode |= 0o300;
                     shop.later(path, last);
                 }

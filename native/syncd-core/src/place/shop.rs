@@ -158,9 +158,14 @@ impl<'a> Shop<'a> {
         }
     }
 
-    /// Whether permissions bind us.
+    /// Whether entries may be given to others.
     pub fn is_root(&self) -> bool {
         self.me.0 == 0
+    }
+
+    /// Whether permission bits count for us.
+    pub fn obeys_modes(&self) -> bool {
+        !self.is_root() || crate::sys::binds_root()
     }
 
     /// What stopped the slice.
@@ -300,18 +305,18 @@ impl<'a> Hand<'a> {
         if let Some(dir) = self
             .target
             .last(above)
-            .filter(|_| !above.is_empty() || self.shop.is_root())
+            .filter(|_| !above.is_empty() || !self.shop.obeys_modes())
         {
             return Ok(Some(dir));
         }
         let mut dir = self.target.get(above);
-        if dir.as_ref().is_err_and(|errno| *errno == Errno::ACCESS) && !self.shop.is_root() {
+        if dir.as_ref().is_err_and(|errno| *errno == Errno::ACCESS) && self.shop.obeys_modes() {
             self.shop.open_up(above).map_err(failed("open"))?;
             dir = self.target.get(above);
         }
         match dir {
             Ok(dir) => {
-                if !self.shop.is_root() {
+                if self.shop.obeys_modes() {
                     let meta = stat_fd(dir.as_fd()).map_err(failed("open"))?;
                     if self.shop.is_shut(&meta) {
                         self.shop.open_up(above).map_err(failed("open"))?;
