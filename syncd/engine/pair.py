@@ -82,9 +82,10 @@ class Pair:
     def _look_at_mounts(self) -> None:
         try:
             places = mounts.unheard(self.settings.source).items()
+            self.covered = covered(self.settings.target, self.baseline.base, self.rules)
         except OSError:
             return  # no descriptor is left: what was known holds
-        self.covered = covered(self.settings.target, self.baseline.base, self.rules)
+        self.calm = self.calm and not self.covered
         self.lying = any(place.lies and not self.rules.excluded(path, True) for path, place in places)
         if not self.lying:
             self._absent, self._believed = {}, frozenset()
@@ -94,7 +95,7 @@ class Pair:
         now = covered(self.settings.target, self.baseline.base, self.rules)
         if now <= self.covered:
             return False
-        self.covered = now
+        self.covered, self.calm = now, False
         return True
 
     def roots(self) -> Opening:

@@ -229,3 +229,16 @@ def test_after_a_crash_what_could_not_be_compared_goes_on_being_doubted(pair):
     assert pair.baseline.notes["run"] == {"boot": "this one"}
     assert pair.baseline.base.get(b"d/unread").target == NOWHERE
     assert pair.baseline.base.get(b"read").target == SEEN
+
+
+@pytest.mark.parametrize("when", ["between cycles", "within one"])
+def test_what_is_covered_takes_lone_saves_off_their_short_way(pair, monkeypatch, when):
+    """That one knows nothing of mounts."""
+    pair.calm = True
+    monkeypatch.setattr("syncd.engine.pair.covered", lambda *_: frozenset([b"d"]))
+    if when == "within one":
+        assert pair.is_covered_anew()
+        assert not pair.is_covered_anew()
+    else:
+        pair.recompile()
+    assert (pair.covered, pair.calm) == ({b"d"}, False)
